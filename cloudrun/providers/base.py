@@ -1,0 +1,91 @@
+"""The interface between the road and a provider: six verbs, and abilities as small protocols.
+
+Providers never wait, retry, print or choose: execute does. They take and return our frozen
+records, and map every error of their SDK to one of ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from cloudrun.models import GpuNeed, Guard, LaunchSpec, Machine, Market, Offer, Stack
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What offers are wanted for. Empty fields do not restrict."""
+
+    gpu: GpuNeed = GpuNeed()
+    type: str = ""
+    market: Market | None = None
+    regions: tuple[str, ...] = ()
+
+
+class Provider(Protocol):
+    """One account at one provider. Constructed with `Settings`; construction does no I/O."""
+
+    name: str
+
+    def offers(self, need: Need) -> list[Offer]:
+        """Offers, cheapest first; live prices where the account can ask, else the catalogue's
+        with their date. Blocking, no side effects. A missing price is None."""
+        ...
+
+    def find_image(self, stack: Stack, region: str) -> str:
+        """The id of a bootable disk for the stack, "" where there is nothing to choose.
+        Raises ImageNotFound."""
+        ...
+
+    def launch(self, spec: LaunchSpec) -> Machine:
+        """Ask for one machine and return at once (address may be None). Idempotent by
+        spec.token: a second call returns the same machine. Raises NoCapacity, Quota,
+        Credentials, NotOffered."""
+        ...
+
+    def describe(self, machine: Machine) -> Machine:
+        """The machine as it is now, with the provider's own times. PREEMPTED is distinct
+        from TERMINATED; a machine that the provider no longer knows is TERMINATED."""
+        ...
+
+    def terminate(self, machine: Machine) -> None:
+        """End it and free all that was made for it. Idempotent: silent when already gone."""
+        ...
+
+    def list_machines(self) -> list[Machine]:
+        """Everything of ours (our tags) in every configured region, whoever launched it."""
+        ...
+
+
+@runtime_checkable
+class Stoppable(Protocol):
+    """Machines that keep their disk while off. Both return at once and are idempotent."""
+
+    def stop(self, machine: Machine) -> None: ...
+    def start(self, machine: Machine) -> Machine: ...
+
+
+@runtime_checkable
+class SelfRelease(Protocol):
+    """How the guard ends the machine from inside."""
+
+    def release_command(self, machine: Machine) -> tuple[str, ...]:
+        """argv that the guard runs on the machine when its time is over; () where it cannot."""
+        ...
+
+    def set_guard(self, machine: Machine, guard: Guard) -> None:
+        """Record a changed policy where the provider keeps one (tags); the agent is told by execute."""
+        ...
+
+
+@runtime_checkable
+class Attachable(Protocol):
+    """Providers whose machines exist already and are only made known to us."""
+
+    def attach(self, name: str, target: str, *, host_key: str, key_path: str = "") -> Machine:
+        """Make user@host[:port] known under name. host_key is the confirmed key line."""
+        ...
+
+    def scan_host_key(self, target: str) -> str:
+        """The host key line that the host shows now, for the user to confirm."""
+        ...

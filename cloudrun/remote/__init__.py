@@ -1,0 +1,1 @@
+"""The way to a machine: shells, transfer, processes, tunnels."""
