@@ -1,0 +1,34 @@
+"""Stage 7: a fresh machine becomes a ready one, and says what is really on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from cloudrun.errors import StepFailed
+from cloudrun.models import Machine, Market, Stack
+from cloudrun.remote.process import probe
+from cloudrun.remote.shell import Shell
+
+
+def provision(shell: Shell, machine: Machine, stack: Stack) -> Mapping[str, str]:
+    """Read back the versions that are really there and hold them against the stack. Blocking, idempotent.
+
+    Raises StepFailed when a framework of the stack is missing: a run would only find out later.
+    """
+    names = tuple(name for name, _pin in stack.frameworks)
+    versions = probe(shell, names)
+    missing = [name for name in names if not versions.get(name)]
+    if missing:
+        raise StepFailed(
+            f"{machine.name} has no {', '.join(missing)}, which stack {stack.name} needs",
+            hint=_how_to_install(machine, missing),
+        )
+    return versions
+
+
+def _how_to_install(machine: Machine, missing: list[str]) -> str:
+    if machine.provider == "local":
+        return "pip install 'cloudrun[local]' beside cloudrun, then try again"
+    if machine.market is Market.OWN:
+        return f"cloudrun ssh {machine.name} -- python3 -m pip install {' '.join(missing)}"
+    return "cloudrun images list"

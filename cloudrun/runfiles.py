@@ -1,0 +1,78 @@
+"""Every file of a run at home, in one class, and the lock that makes one process at a time walk it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cloudrun.config import Settings
+
+
+class RunFiles:
+    """Paths below Settings.runs_dir/<run id>. Making one touches nothing."""
+
+    def __init__(self, settings: Settings, run_id: str) -> None:
+        self.folder = settings.runs_dir / run_id
+        self.bundle = self.folder / "bundle.json"  # manifest of the code snapshot
+        self.record = self.folder / "run.json"  # enough to rebuild the store's rows
+        self.outputs = self.folder / "outputs"
+        self.checkpoint = self.outputs / "checkpoint"
+        self.supervisor_log = self.folder / "supervisor.log"
+        self._lock = self.folder / "lock"
+
+    def log(self, attempt: int) -> Path:
+        """The attempt's log, byte for byte as on its machine."""
+        return self.folder / f"attempt-{attempt}.log"
+
+    def logs(self) -> list[Path]:
+        """All attempts' logs, oldest first."""
+        found = self.folder.glob("attempt-*.log")
+        return sorted(found, key=lambda path: int(path.stem.removeprefix("attempt-")))
+
+    def create(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def save_record(self, data: Any) -> None:
+        """Write run.json whole or not at all."""
+        beside = self.record.with_suffix(f".{os.getpid()}.tmp")
+        beside.write_text(json.dumps(data, indent=1), encoding="utf-8")
+        beside.replace(self.record)
+
+    def load_record(self) -> Any:
+        """What `save_record` wrote. Raises OSError or ValueError."""
+        return json.loads(self.record.read_text(encoding="utf-8"))
+
+    @contextmanager
+    def walking(self) -> Iterator[bool]:
+        """Be the one process that walks this run, True if we are. Never waits.
+
+        The kernel lets go of the lock when the process ends, however it ends.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            yield False
+            return
+        try:
+            yield _take(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def walked(self) -> bool:
+        """Does some process walk this run now?"""
+        with self.walking() as ours:
+            return not ours
+
+
+def _take(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
