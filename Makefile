@@ -1,0 +1,74 @@
+# `make demo` and `make test` are the two commands to know. Each sets up .venv by itself, needs only
+# make and Python 3.11 or newer, and sets it up again only when pyproject.toml or constraints.txt changed.
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+PYTHONS := $(PYTHON) python3.11 python3.12 python3.13 python3.14 python3
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench wheel constraints clean
+
+help:
+	@echo "make demo         train the bundled job on this computer, over the whole road (a few minutes)"
+	@echo "make test         every check: ruff, mypy, shellcheck, pytest"
+	@echo "make lint         the checks that run nothing"
+	@echo "make bench        the quick figures of docs/performance.md, measured here"
+	@echo "make wheel        the installable package, in dist/"
+	@echo "make constraints  write constraints.txt from what .venv holds"
+	@echo "make clean        remove .venv and everything that was built"
+
+# The machine is made for this one run and ended with it; run, outputs and ledger line stay in
+# cloudrun's ordinary home, so that the commands which the demo names at its end work as printed.
+demo: $(READY)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" cloudrun submit jobs/svhn_rcnn --preset quick --on local
+
+test: lint
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	@if command -v shellcheck >/dev/null; then \
+	  find . -path ./$(VENV) -prune -o -name '*.sh' -print | xargs shellcheck .ci/run && echo "shellcheck: clean"; \
+	else echo "shellcheck is not installed: shell scripts not checked"; fi
+
+bench: $(READY)
+	$(BIN)/python benchmarks/bench_startup.py
+	$(BIN)/python benchmarks/bench_latency.py
+	$(BIN)/python benchmarks/bench_status.py
+	$(BIN)/python benchmarks/bench_sync.py
+
+wheel: $(READY)
+	$(BIN)/python -m build --wheel --no-isolation
+
+# A build number after + names one index's build of the same release: elsewhere it would not be found.
+constraints: $(READY)
+	{ echo "# The exact versions that cloudrun is tested with. Written by: make constraints"; \
+	  $(BIN)/python -m pip freeze --exclude cloudrun --exclude-editable | sed 's/+.*//'; } > constraints.new
+	mv constraints.new constraints.txt
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# hatchling comes first, so that the package itself is built with the version that constraints.txt names.
+$(READY): pyproject.toml constraints.txt
+	@$(BIN)/python -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  for python in $(PYTHONS) ""; do \
+	    "$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break; \
+	  done; \
+	  if [ -z "$$python" ]; then \
+	    echo "cloudrun needs Python 3.11 or newer with its venv module, and found none."; \
+	    echo "Install it (Debian, Ubuntu: apt-get install python3 python3-venv), or name yours: make $(MAKECMDGOALS) PYTHON=/path/to/python"; \
+	    exit 1; \
+	  fi >&2; \
+	  rm -rf $(VENV) && "$$python" -m venv $(VENV); }
+	@echo "setting up $(VENV) (the first time takes minutes: PyTorch is among the packages)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt hatchling
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+	  --no-build-isolation --editable '.[local,dev]'
+	@touch $@
