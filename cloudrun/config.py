@@ -55,6 +55,17 @@ class Settings:
     def datasets_dir(self) -> Path:
         return self.data_dir or self.home / "data"
 
+    def as_environ(self) -> dict[str, str]:
+        """The same settings as environment variables, for a process of ours that outlives this one."""
+        named = {
+            "CLOUDRUN_HOME": str(self.home),
+            "CLOUDRUN_SSH_PORT": str(self.ssh_port),
+            "CLOUDRUN_POLL_S": str(self.poll_s),
+            "CLOUDRUN_SHELL": self.shell,
+            "CLOUDRUN_DATA_DIR": str(self.data_dir or ""),
+        }
+        return {name: value for name, value in named.items() if value}
+
 
 def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     """Read the settings. Raises ConfigError with the variable or key named."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from cloudrun.config import Settings
+from cloudrun.locks import holding
 
 
 class RunFiles:
@@ -47,32 +46,11 @@ class RunFiles:
         """What `save_record` wrote. Raises OSError or ValueError."""
         return json.loads(self.record.read_text(encoding="utf-8"))
 
-    @contextmanager
-    def walking(self) -> Iterator[bool]:
-        """Be the one process that walks this run, True if we are. Never waits.
-
-        The kernel lets go of the lock when the process ends, however it ends.
-        """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except FileNotFoundError:
-            yield False
-            return
-        try:
-            yield _take(descriptor)
-        finally:
-            os.close(descriptor)
+    def walking(self) -> AbstractContextManager[bool]:
+        """Be the one process that walks this run, True if we are. Never waits."""
+        return holding(self._lock)
 
     def walked(self) -> bool:
         """Does some process walk this run now?"""
         with self.walking() as ours:
             return not ours
-
-
-def _take(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

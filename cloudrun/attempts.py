@@ -1,0 +1,93 @@
+"""Which machine a run tries next: the choice behind the road's two backward edges."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+from cloudrun.models import Attempt, Machine, Offer, Outcome, Plan, Run, Stack
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """The part of a plan that a walk needs and the store's rows do not hold. Kept in run.json."""
+
+    stack: Stack
+    candidates: tuple[Offer, ...]
+    disk_gb: int = 0
+    keep: bool = False
+    gpu_count: int = 0
+    checkpoint: str = ""  # folder below the outputs; "" for a job that does not resume
+    secrets: tuple[str, ...] = ()  # names of secrets, never their values
+    budget_usd: Decimal | None = None
+
+
+def order_of(plan: Plan, secrets: Sequence[str]) -> Order:
+    return Order(
+        stack=plan.stack,
+        candidates=plan.candidates,
+        disk_gb=plan.disk_gb,
+        keep=plan.keep,
+        gpu_count=plan.job.gpu.count,
+        checkpoint="checkpoint" if plan.job.resume else "",
+        secrets=tuple(secrets),
+        budget_usd=plan.budget_usd,
+    )
+
+
+def next_offer(candidates: Sequence[Offer], attempts: Sequence[Attempt]) -> Offer | None:
+    """The cheapest candidate not yet tried in this round, or None when all were.
+
+    A preemption begins a new round: what had no capacity an hour ago may have some now.
+    The offer that was just preempted is tried last, its zone after the other zones.
+    """
+    since = max((i for i, attempt in enumerate(attempts) if _preempted(attempt)), default=0)
+    this_round = attempts[since:]
+    taken = this_round[0].offer if this_round and _preempted(this_round[0]) else None
+    if taken is None:
+        order = list(candidates)
+    else:
+        order = sorted(candidates, key=lambda offer: (offer == taken, _place(offer) == _place(taken)))
+    tried = [attempt.offer for attempt in this_round if not _preempted(attempt)]
+    return next((offer for offer in order if offer not in tried), None)
+
+
+def machine_name(run: Run, number: int) -> str:
+    """The name of the machine that an attempt launches for itself."""
+    base = f"{run.job.replace('_', '-')}-{run.id[:4]}"
+    return base if number == 1 else f"{base}-{number}"
+
+
+def token_of(run_id: str, number: int) -> str:
+    """Makes the attempt's launch idempotent at the provider."""
+    return f"{run_id}-{number}"
+
+
+def process_key(attempt: Attempt) -> str:
+    """The attempt's name on its machine."""
+    return f"{attempt.run}.{attempt.number}"
+
+
+def offer_of(machine: Machine) -> Offer:
+    """A machine that exists already, as the offer of an attempt on it."""
+    return Offer(
+        provider=machine.provider,
+        region=machine.region,
+        zone=machine.zone,
+        type=machine.type,
+        market=machine.market,
+        price_per_hour_usd=machine.price_per_hour_usd,
+        gpu=machine.gpu,
+        gpu_count=machine.gpu_count,
+        gpu_memory_gib=machine.gpu_memory_gib,
+        gpu_capability=machine.gpu_capability,
+    )
+
+
+def _preempted(attempt: Attempt) -> bool:
+    return attempt.outcome is Outcome.PREEMPTED
+
+
+def _place(offer: Offer) -> tuple[str, str, str]:
+    return (offer.provider, offer.region, offer.zone)

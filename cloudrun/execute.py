@@ -1,0 +1,356 @@
+"""Stages 5 to 10: the metered half of the road, and its table of contents.
+
+    record -> launch -> provision -> start -> follow -> release
+
+`walk` goes from wherever the store says a run stands, so the same few lines serve a first
+submit, an `attach` after a crash, and a supervisor. Every stage may be repeated: what is
+already done is found done. Two edges run backward, both here: no capacity takes the next
+candidate, and a preemption takes a new machine with the last checkpoint.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+from typing import NoReturn
+
+from cloudrun import bundle, ledger, rent
+from cloudrun.attempts import (
+    Order,
+    machine_name,
+    next_offer,
+    offer_of,
+    order_of,
+    process_key,
+    token_of,
+)
+from cloudrun.carry import bring_home, process_spec, push_checkpoint, push_code
+from cloudrun.context import CancelRequested, Context, now
+from cloudrun.errors import (
+    CloudrunError,
+    ImageNotFound,
+    MachineError,
+    NoCapacity,
+    NotOffered,
+    Preempted,
+    ProviderError,
+    Quota,
+    Refused,
+)
+from cloudrun.events import Note
+from cloudrun.follow import end_of, follow_process, stop_process
+from cloudrun.guard import make_guard
+from cloudrun.models import (
+    Attempt,
+    LaunchSpec,
+    Machine,
+    Offer,
+    Outcome,
+    Plan,
+    Run,
+    RunState,
+    Stage,
+)
+from cloudrun.provision import provision as provision_machine
+from cloudrun.records import from_json, to_json
+from cloudrun.remote import process
+from cloudrun.remote.shell import Shell
+from cloudrun.runfiles import RunFiles
+
+# The provider refused this candidate; another may do.
+REFUSALS = (NoCapacity, Quota, NotOffered, ImageNotFound)
+FINAL_STATE = {
+    Outcome.SUCCEEDED: RunState.SUCCEEDED,
+    Outcome.FAILED: RunState.FAILED,
+    Outcome.NO_CAPACITY: RunState.FAILED,
+    Outcome.CANCELLED: RunState.CANCELLED,
+    Outcome.TIMED_OUT: RunState.TIMED_OUT,
+    Outcome.PREEMPTED: RunState.LOST,
+    Outcome.LOST: RunState.LOST,
+}
+
+
+def walk(ctx: Context, run: Run) -> Run:
+    """Stages 6 to 10 until the run is final (blocking). The caller holds the run's lock.
+
+    A lost connection is raised and decides nothing: walk again. Errors of provider or
+    machine end the run, let its machine go, and are raised.
+    """
+    while not run.state.final:
+        attempt = ctx.store.list_attempts(run.id)[-1]
+        try:
+            if attempt.outcome is None:
+                machine, shell = launch(ctx, run, attempt)
+                machine = provision(ctx, run, attempt, machine, shell)
+                run = start(ctx, run, attempt, shell)
+                attempt = follow(ctx, run, attempt, machine, shell)
+            run = release(ctx, run, attempt)
+        except REFUSALS as refusal:
+            run = take_next_candidate(ctx, run, attempt, refusal)
+        except Preempted as loss:
+            run = move_on(ctx, run, attempt, loss)
+        except CancelRequested:
+            stop_process(ctx, run, attempt)
+        except (ProviderError, MachineError, Refused) as error:
+            fail(ctx, run, attempt, error)
+    return run
+
+
+def record(ctx: Context, plan: Plan, run_id: str) -> Run:
+    """5. Snapshot the code; commit run, first attempt and OPEN charge, before any paid call."""
+    if not plan.machine and not plan.candidates:
+        raise Refused("the plan has no machine to run on", hint="cloudrun offers")
+    began_at = now()
+    files = RunFiles(ctx.settings, run_id)
+    files.create()
+    snapshot = bundle.snapshot(plan.bundle, ctx.settings.objects_dir)
+    run = _new_run(plan, run_id, snapshot.digest)
+    bundle.save_manifest(snapshot, files.bundle)
+    order = order_of(plan, tuple(ctx.secrets))
+    files.save_record({"run": to_json(run), "order": to_json(order)})
+    offer = offer_of(ctx.store.find_machine(plan.machine)) if plan.machine else plan.candidates[0]
+    attempt = _new_attempt(run, 1, offer)
+    charges = [] if run.on else ledger.open_compute(offer, machine=attempt.machine, run=run.id, at=now())
+    ctx.store.add_run(replace(run, machine=attempt.machine), attempt, charges)
+    for stage, seconds in plan.stage_seconds:
+        ctx.store.add_stage(run.id, 0, stage, run.submitted_at, seconds)
+    ctx.store.add_stage(run.id, 0, Stage.RECORD, began_at, (now() - began_at).total_seconds())
+    return ctx.store.find_run(run.id)
+
+
+def launch(ctx: Context, run: Run, attempt: Attempt) -> tuple[Machine, Shell]:
+    """6. A machine that answers: the one that was named, or one launched for this attempt."""
+    with ctx.stage(Stage.LAUNCH, run, attempt.number):
+        machine = ctx.store.get_machine(attempt.machine)
+        if machine is None and run.on:
+            raise MachineError(f"no machine {run.on} is known any more", hint="cloudrun machines list --all")
+        if machine is None:
+            machine = ctx.store.add_machine(rent.placeholder(_spec(ctx, run, attempt)))
+        if not machine.id and not machine.state.gone:
+            machine = rent.launch_machine(ctx, _spec(ctx, run, attempt))
+        machine = rent.wake(ctx, machine)
+        return rent.await_ready(ctx, machine, each_turn=lambda: ctx.refuse_cancelled(run))
+
+
+def provision(ctx: Context, run: Run, attempt: Attempt, machine: Machine, shell: Shell) -> Machine:
+    """7. The machine holds what the stack pins; versions as really there are kept with it."""
+    with ctx.stage(Stage.PROVISION, run, attempt.number):
+        if machine.provisioned and machine.stack == run.stack:
+            return machine
+        versions = provision_machine(shell, machine, load_order(ctx, run).stack)
+        return ctx.store.update_machine(
+            machine.name, provisioned=True, stack=run.stack, versions=tuple(sorted(versions.items()))
+        )
+
+
+def start(ctx: Context, run: Run, attempt: Attempt, shell: Shell) -> Run:
+    """8. Code and last checkpoint pushed, the process started detached. A known process is left alone."""
+    with ctx.stage(Stage.START, run, attempt.number):
+        key = process_key(attempt)
+        if attempt.started_at is None or process.status(shell, key).state is process.ProcessState.ABSENT:
+            push_code(ctx, run, shell)
+            resume_from = push_checkpoint(ctx, run, attempt, shell)
+            process.start(shell, process_spec(ctx, run, attempt, load_order(ctx, run), resume_from))
+            ctx.store.update_attempt(run.id, attempt.number, started_at=now())
+        return ctx.set_state(run, RunState.QUEUED if run.state is RunState.STARTING else run.state)
+
+
+def follow(ctx: Context, run: Run, attempt: Attempt, machine: Machine, shell: Shell) -> Attempt:
+    """9. Log, metrics and checkpoints come home until the process ended; its outcome is stored."""
+    with ctx.stage(Stage.FOLLOW, run, attempt.number):
+        status = follow_process(ctx, run, attempt, machine, shell, checkpoint=load_order(ctx, run).checkpoint)
+        return end_of(ctx, run, attempt, status)
+
+
+def release(ctx: Context, run: Run, attempt: Attempt) -> Run:
+    """10. Outputs home and verified, the machine let go, the charge closed, the cost known."""
+    with ctx.stage(Stage.RELEASE, run, attempt.number):
+        run = ctx.set_state(run, RunState.RELEASING)
+        machine = ctx.store.get_machine(attempt.machine)
+        note = ""
+        if machine is not None:
+            note = bring_home(ctx, run, attempt, machine)
+            if machine.run_owned and not load_order(ctx, run).keep:
+                machine = rent.let_go(ctx, machine)
+    return finish(ctx, run, attempt, machine, note)
+
+
+def finish(ctx: Context, run: Run, attempt: Attempt, machine: Machine | None, note: str = "") -> Run:
+    """The run's last word: final state, exit code, cost, and a record that survives the store."""
+    outcome = attempt.outcome or Outcome.LOST
+    run = ctx.update(
+        run,
+        state=FINAL_STATE[outcome],
+        ended_at=attempt.ended_at or now(),
+        exit_code=attempt.exit_code,
+        message="; ".join(part for part in (attempt.message, note) if part),
+        outputs_bytes=_bytes_below(ctx, run),
+        cost_usd=_cost_usd(ctx, run, attempt, machine),
+    )
+    save_record(ctx, run)
+    return run
+
+
+def take_next_candidate(ctx: Context, run: Run, attempt: Attempt, refusal: ProviderError) -> Run:
+    """The first backward edge: within launch, the next candidate in price order."""
+    _end_attempt(ctx, run, attempt, Outcome.NO_CAPACITY, refusal.message)
+    rent.forget_launch(ctx, attempt.machine)
+    ctx.on_event(Note(f"{_where(attempt.offer)}: {refusal.message}"))
+    offer = next_offer(load_order(ctx, run).candidates, ctx.store.list_attempts(run.id))
+    if offer is None:
+        finish(ctx, run, ctx.store.list_attempts(run.id)[-1], None)
+        raise refusal
+    return begin_attempt(ctx, run, offer)
+
+
+def move_on(ctx: Context, run: Run, attempt: Attempt, loss: Preempted) -> Run:
+    """The second backward edge: the provider took the machine, the run goes on elsewhere."""
+    ended = _end_attempt(ctx, run, attempt, Outcome.PREEMPTED, loss.message)
+    machine = ctx.store.get_machine(attempt.machine)
+    if machine is not None and machine.run_owned:
+        rent.let_go(ctx, rent.refresh(ctx, machine))
+    offer = next_offer(load_order(ctx, run).candidates, ctx.store.list_attempts(run.id))
+    if offer is None:
+        return finish(ctx, run, ended, machine, "cloudrun restart goes on elsewhere")
+    ctx.on_event(Note(f"{loss.message}; going on with {_where(offer)}"))
+    return begin_attempt(ctx, run, offer)
+
+
+def begin_attempt(ctx: Context, run: Run, offer: Offer) -> Run:
+    """A new attempt and its OPEN charge, committed before its machine is asked for."""
+    number = len(ctx.store.list_attempts(run.id)) + 1
+    attempt = _new_attempt(run, number, offer)
+    ctx.store.add_attempt(attempt)
+    if not run.on:
+        rent.open_charges(ctx, offer, machine=attempt.machine, run=run.id, at=now())
+    return ctx.update(run, state=RunState.STARTING, stage=Stage.LAUNCH, machine=attempt.machine)
+
+
+def fail(ctx: Context, run: Run, attempt: Attempt, error: CloudrunError) -> NoReturn:
+    """Provider or machine said no for good: the run ends, nothing stays rented, the error goes on."""
+    if attempt.outcome is not None:
+        raise error  # during release: nothing is decided, outputs may still be on the machine
+    outcome = Outcome.LOST if attempt.started_at else Outcome.FAILED
+    ended = _end_attempt(ctx, run, attempt, outcome, error.message)
+    machine = ctx.store.get_machine(attempt.machine)
+    if machine is not None and machine.run_owned:
+        machine = rent.let_go(ctx, machine)
+    elif machine is None:
+        rent.forget_launch(ctx, attempt.machine)
+    finish(ctx, run, ended, machine)
+    raise error
+
+
+def begin_again(ctx: Context, run: Run) -> Run:
+    """A further attempt at a run that ended (`restart`): it resumes from the newest checkpoint at home."""
+    if run.on:
+        offer: Offer | None = offer_of(ctx.store.find_machine(run.on))
+    else:
+        offer = next_offer(load_order(ctx, run).candidates, ())
+    if offer is None:
+        raise Refused(f"{run.id} has no machine to go on with", hint="submit the job again")
+    run = ctx.store.update_run(
+        run.id, cancel_requested=False, ended_at=None, exit_code=None, message="", metric_value=None
+    )
+    return begin_attempt(ctx, run, offer)
+
+
+def load_order(ctx: Context, run: Run) -> Order:
+    """What the plan ordered, read back from run.json."""
+    try:
+        return from_json(Order, ctx.files(run).load_record()["order"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise MachineError(
+            f"{ctx.files(run).record} cannot be read: {error}",
+            hint="submit the job again; its code is in `clone`",
+        ) from error
+
+
+def save_record(ctx: Context, run: Run) -> None:
+    """Keep run.json up with the store's rows."""
+    files = ctx.files(run)
+    files.save_record(
+        {
+            "run": to_json(run),
+            "order": to_json(load_order(ctx, run)),
+            "attempts": to_json(ctx.store.list_attempts(run.id)),
+            "charges": to_json(ctx.store.list_charges(run=run.id)),
+        }
+    )
+
+
+def _new_run(plan: Plan, run_id: str, digest: str) -> Run:
+    job, metric = plan.job, plan.job.metric
+    return Run(
+        id=run_id,
+        job=job.name,
+        project=job.project,
+        preset=plan.preset,
+        args=plan.args,
+        command=(*job.command, *plan.args),
+        stack=plan.stack.name,
+        bundle=digest,
+        outputs=job.outputs,
+        state=RunState.STARTING,
+        stage=Stage.RECORD,
+        submitted_at=now(),
+        on=plan.machine,
+        metric_name=metric.name if metric else "",
+        metric_direction=metric.direction if metric else "max",
+        max_hours=plan.max_hours,
+        budget_usd=plan.budget_usd,
+        resume=job.resume,
+        env=plan.env,
+    )
+
+
+def _new_attempt(run: Run, number: int, offer: Offer) -> Attempt:
+    machine = run.on or machine_name(run, number)
+    return Attempt(run=run.id, number=number, token=token_of(run.id, number), offer=offer, machine=machine)
+
+
+def _spec(ctx: Context, run: Run, attempt: Attempt) -> LaunchSpec:
+    order = load_order(ctx, run)
+    guard = make_guard(
+        now=now(),
+        max_hours=run.max_hours,
+        budget_usd=run.budget_usd,
+        price_per_hour_usd=attempt.offer.price_per_hour_usd,
+        keep=order.keep,
+    )
+    return LaunchSpec(
+        token=attempt.token,
+        name=attempt.machine,
+        offer=attempt.offer,
+        stack=order.stack,
+        guard=guard,
+        disk_gb=order.disk_gb,
+        run_owned=True,
+        tags=(("cloudrun-run", run.id), ("cloudrun-project", run.project)),
+    )
+
+
+def _end_attempt(ctx: Context, run: Run, attempt: Attempt, outcome: Outcome, message: str) -> Attempt:
+    return ctx.store.update_attempt(run.id, attempt.number, outcome=outcome, message=message, ended_at=now())
+
+
+def _cost_usd(ctx: Context, run: Run, attempt: Attempt, machine: Machine | None) -> Decimal | None:
+    """A machine of its own: all its charges. A shared one: its price for the time the run was on it."""
+    if not run.on:
+        return ledger.run_cost_usd(ctx.store.list_charges(run=run.id), now=now())
+    price = machine.price_per_hour_usd if machine else None
+    if price is None:
+        return None
+    if attempt.started_at is None or attempt.ended_at is None:
+        return Decimal(0)
+    seconds = Decimal((attempt.ended_at - attempt.started_at).total_seconds())
+    return price * seconds / 3600
+
+
+def _bytes_below(ctx: Context, run: Run) -> int:
+    outputs = ctx.files(run).outputs
+    return sum(path.lstat().st_size for path in outputs.rglob("*") if not path.is_dir())
+
+
+def _where(offer: Offer) -> str:
+    return " ".join(part for part in (offer.provider, offer.zone or offer.region, offer.type) if part)

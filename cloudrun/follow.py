@@ -1,0 +1,207 @@
+"""Stage 9: what a run says and makes comes home while it runs, over a line that may break at any time.
+
+The log at home is appended only at its own size, which is the offset asked for: a cut
+line repeats nothing and loses nothing. A broken line says nothing about the run; only the
+provider's word about the machine, or the agent's about the process, does.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Mapping
+from typing import BinaryIO, Self
+
+from cloudrun import rent
+from cloudrun.attempts import process_key
+from cloudrun.context import Context, now
+from cloudrun.errors import CloudrunError, ConnectFailed, ConnectionLost, MachineError, Preempted
+from cloudrun.events import LogData, MetricLine, Note
+from cloudrun.models import EXIT_RESUME_ME, Attempt, Machine, MachineState, Outcome, Run, RunState
+from cloudrun.remote import process, transfer
+from cloudrun.remote.shell import Shell
+
+RECONNECT_FOR_S = 900.0  # then the watcher gives up; the run itself goes on
+CHECKPOINT_PULL_S = 60.0  # a preemption without notice costs at most this much plus the job's own interval
+CANCEL_POLL_S = 0.5
+STATE_OF = {process.ProcessState.QUEUED: RunState.QUEUED, process.ProcessState.RUNNING: RunState.RUNNING}
+OUTCOME_OF = {
+    "cancelled": Outcome.CANCELLED,
+    "timed-out": Outcome.TIMED_OUT,
+    "deadline": Outcome.TIMED_OUT,
+    "idle": Outcome.TIMED_OUT,
+}
+
+
+def follow_process(
+    ctx: Context, run: Run, attempt: Attempt, machine: Machine, shell: Shell, *, checkpoint: str
+) -> process.ProcessStatus:
+    """Follow until the process ended (blocking, hours). Safe to call again at any point.
+
+    Raises Preempted, MachineError when the machine is gone, and the connection's own error
+    when it could not be had again for RECONNECT_FOR_S.
+    """
+    with ctx.files(run).log(attempt.number).open("ab") as log, _Side(ctx, run, attempt, checkpoint) as side:
+        while True:
+            side.shell = shell
+            try:
+                return _listen(ctx, run, attempt, shell, log)
+            except (ConnectionLost, ConnectFailed) as loss:
+                ctx.on_event(Note(f"{loss.message}; the run goes on, connecting again"))
+                shell.close()
+                machine, shell = _reconnect(ctx, machine, loss)
+
+
+def end_of(ctx: Context, run: Run, attempt: Attempt, status: process.ProcessStatus) -> Attempt:
+    """Store how the attempt ended. Raises Preempted when the machine was being taken."""
+    if status.state is process.ProcessState.ABSENT:
+        raise MachineError(
+            f"{attempt.machine} knows nothing of the run any more", hint=f"cloudrun restart {run.id}"
+        )
+    if status.reason == "preempted":
+        raise Preempted(f"{attempt.machine} is being taken back by {attempt.offer.provider}")
+    outcome = OUTCOME_OF.get(status.reason) or (
+        Outcome.SUCCEEDED if status.exit_code == 0 else Outcome.FAILED
+    )
+    return ctx.store.update_attempt(
+        run.id,
+        attempt.number,
+        outcome=outcome,
+        exit_code=status.exit_code,
+        ended_at=status.ended_at or now(),
+        message=_why(run, outcome, status),
+    )
+
+
+def stop_process(ctx: Context, run: Run, attempt: Attempt) -> Attempt:
+    """The user cancelled: end the process where there is one, and store the outcome."""
+    status = None
+    machine = ctx.store.get_machine(attempt.machine)
+    if attempt.started_at is not None and machine is not None:
+        machine = rent.wake(ctx, machine)
+        if machine.state is MachineState.RUNNING:
+            machine, shell = rent.await_ready(ctx, machine)
+            status = process.signal(shell, process_key(attempt), reason="cancelled")
+            if status.state is process.ProcessState.RUNNING:
+                status = follow_process(ctx, run, attempt, machine, shell, checkpoint="")
+    if status is not None and status.state is process.ProcessState.ENDED:
+        return end_of(ctx, run, attempt, status)
+    return ctx.store.update_attempt(
+        run.id,
+        attempt.number,
+        outcome=Outcome.CANCELLED,
+        ended_at=now(),
+        message="cancelled before it started",
+    )
+
+
+def _listen(ctx: Context, run: Run, attempt: Attempt, shell: Shell, log: BinaryIO) -> process.ProcessStatus:
+    key = process_key(attempt)
+    for item in process.follow(shell, key, log_offset=log.tell()):
+        if isinstance(item, process.LogChunk):
+            log.write(item.data)
+            log.flush()
+            ctx.on_event(LogData(item.data))
+        elif isinstance(item, process.Metric):
+            run = _note_metric(ctx, run, item.line)
+        elif item.status.state in STATE_OF:
+            run = _note_state(ctx, run, item.status)
+        else:
+            return item.status
+    raise ConnectionLost("the machine stopped talking before the run ended")
+
+
+def _note_state(ctx: Context, run: Run, status: process.ProcessStatus) -> Run:
+    state = STATE_OF[status.state]
+    if run.state is state:
+        return run
+    started_at = run.started_at or (status.started_at if state is RunState.RUNNING else None)
+    return ctx.update(run, state=state, started_at=started_at)
+
+
+def _note_metric(ctx: Context, run: Run, line: Mapping[str, object]) -> Run:
+    """Keep the best value so far of the job's metric."""
+    ctx.on_event(MetricLine(line))
+    value = line.get(run.metric_name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return run
+    best = run.metric_value
+    better = best is None or (value > best if run.metric_direction == "max" else value < best)
+    return ctx.update(run, metric_value=float(value)) if better else run
+
+
+def _reconnect(ctx: Context, machine: Machine, loss: CloudrunError) -> tuple[Machine, Shell]:
+    """The way back, as soon as there is one. A machine that is gone raises what it is gone for."""
+    give_up_at = time.monotonic() + RECONNECT_FOR_S
+    wait_s = 0.1
+    while True:
+        machine = rent.wake(ctx, machine)
+        rent.refuse_ended(machine)
+        shell = ctx.connect(machine)
+        try:
+            shell.run("true", timeout_s=20)
+        except (ConnectFailed, ConnectionLost):
+            shell.close()
+            if time.monotonic() > give_up_at:
+                raise loss from None
+        else:
+            return machine, shell
+        time.sleep(wait_s)
+        wait_s = min(wait_s * 1.5, ctx.settings.poll_s)
+
+
+def _why(run: Run, outcome: Outcome, status: process.ProcessStatus) -> str:
+    if outcome is Outcome.SUCCEEDED or status.message:
+        return status.message
+    if outcome is Outcome.CANCELLED:
+        return "cancelled"
+    if status.reason in ("deadline", "idle"):
+        return f"its machine ended itself: {status.reason}"
+    if outcome is Outcome.TIMED_OUT:
+        return f"over its limit of {run.max_hours:g} h" if run.max_hours else "over its limit"
+    if status.exit_code == EXIT_RESUME_ME:
+        return f"saved its state and asks to be resumed: cloudrun restart {run.id}"
+    return f"exit code {status.exit_code}"
+
+
+class _Side:
+    """Beside the listener: pulls the newest checkpoint on a timer, and passes a cancel on.
+
+    Its failures are left to the listener, which notices a broken line by itself.
+    """
+
+    def __init__(self, ctx: Context, run: Run, attempt: Attempt, checkpoint: str) -> None:
+        self.shell: Shell | None = None
+        self._ctx, self._run, self._attempt, self._checkpoint = ctx, run, attempt, checkpoint
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name=f"side-{run.id}", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _loop(self) -> None:
+        pull_at = time.monotonic() + min(CHECKPOINT_PULL_S, self._ctx.settings.poll_s * 4)
+        told = False
+        while not self._done.wait(CANCEL_POLL_S):
+            shell = self.shell
+            if shell is None:
+                continue
+            try:
+                if not told and self._ctx.store.find_run(self._run.id).cancel_requested:
+                    process.signal(shell, process_key(self._attempt), reason="cancelled")
+                    told = True
+                if self._checkpoint and time.monotonic() >= pull_at:
+                    self._pull(shell)
+                    pull_at = time.monotonic() + min(CHECKPOINT_PULL_S, self._ctx.settings.poll_s * 4)
+            except CloudrunError:
+                continue
+
+    def _pull(self, shell: Shell) -> None:
+        outputs = self._ctx.files(self._run).outputs
+        transfer.pull_outputs(shell, process_key(self._attempt), outputs, prefix=self._checkpoint + "/")
