@@ -34,18 +34,19 @@ def adopt(ctx: Context, providers: tuple[str, ...]) -> list[Machine]:
 
 
 def _adopt_machines(ctx: Context, provider: str) -> list[Machine]:
-    new = []
+    new: list[Machine] = []
     for machine in ctx.provider(provider).list_machines():
         if machine.state.gone or ctx.store.get_machine(machine.name) is not None:
             continue
-        new.append(ctx.store.add_machine(machine))
+        ctx.store.add_machine(machine)
+        new.append(machine)
         if machine.launched_at is not None:
             rent.open_charges(ctx, offer_of(machine), machine=machine.name, run="", at=machine.launched_at)
     return new
 
 
 def _adopt_from_home(ctx: Context, run_id: str) -> None:
-    """A run whose folder outlived the store. run.json may be older than the run's end: walking it again tells."""
+    """A run whose folder outlived the store. run.json may be older than its end: walking it again tells."""
     if _known(ctx, run_id):
         return
     try:

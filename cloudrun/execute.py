@@ -125,7 +125,8 @@ def launch(ctx: Context, run: Run, attempt: Attempt) -> tuple[Machine, Shell]:
         if machine is None and run.on:
             raise MachineError(f"no machine {run.on} is known any more", hint="cloudrun machines list --all")
         if machine is None:
-            machine = ctx.store.add_machine(rent.placeholder(_spec(ctx, run, attempt)))
+            machine = rent.placeholder(_spec(ctx, run, attempt))
+            ctx.store.add_machine(machine)
         if not machine.id and not machine.state.gone:
             machine = rent.launch_machine(ctx, _spec(ctx, run, attempt))
         machine = rent.wake(ctx, machine)

@@ -6,8 +6,7 @@ or when it was idle too long (no run, no SSH session, GPU unused).
 
 from __future__ import annotations
 
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 from cloudrun.errors import Refused
@@ -58,11 +57,6 @@ def policy(guard: Guard, release: tuple[str, ...]) -> dict[str, object]:
         "keep": guard.keep,
         "release": list(release),
     }
-
-
-def reissued(guard: Guard) -> Guard:
-    """The same policy, stamped now: sent with every arming, so that the machine can take its clock's error out."""
-    return replace(guard, issued_at=datetime.now(UTC))
 
 
 def _budget_hours(budget_usd: Decimal, price_per_hour_usd: Decimal | None) -> float:

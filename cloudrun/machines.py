@@ -110,9 +110,8 @@ def extend(ctx: Context, machine: Machine, *, hours: float) -> Machine:
 
 def attach(ctx: Context, name: str, target: str, *, host_key: str, key_path: str) -> Machine:
     """Make a host that exists already usable under `name`, and check that we get in (blocking)."""
-    machine = ctx.store.add_machine(
-        attachable(ctx).attach(name, target, host_key=host_key, key_path=key_path)
-    )
+    machine = attachable(ctx).attach(name, target, host_key=host_key, key_path=key_path)
+    ctx.store.add_machine(machine)
     try:
         return rent.await_ready(ctx, machine)[0]
     except CloudrunError:
@@ -128,7 +127,7 @@ def attachable(ctx: Context) -> Attachable:
 
 
 def _launch_one(ctx: Context, spec: LaunchSpec) -> Machine:
-    machine = ctx.store.add_machine(rent.placeholder(spec))
+    ctx.store.add_machine(rent.placeholder(spec))
     rent.open_charges(ctx, spec.offer, machine=spec.name, run="", at=spec.guard.issued_at)
     try:
         with _timed(ctx, Stage.LAUNCH):

@@ -29,14 +29,14 @@ def copy_folder(folder: Path, to: Path, *, progress: Callable[[int, int], None])
 
 def _walk(root: str, prefix: str) -> Iterator[BundleFile]:
     try:
-        entries = list(os.scandir(os.path.join(root, prefix)))
+        entries = list(os.scandir(f"{root}/{prefix}"))
     except FileNotFoundError:
         return
     for entry in entries:
         path = f"{prefix}{entry.name}"
         info = entry.stat(follow_symlinks=False)
         if entry.is_symlink():
-            yield BundleFile(path, 0, 0o777, "", link=os.readlink(entry.path))
+            yield BundleFile(path, 0, 0o777, "", link=os.fspath(Path(entry.path).readlink()))
         elif entry.is_dir(follow_symlinks=False):
             yield from _walk(root, path + "/")
         elif entry.is_file(follow_symlinks=False):

@@ -44,7 +44,7 @@ def to_json(value: object) -> Any:
 def from_json(record: type[T], data: Mapping[str, Any]) -> T:
     """The record that `to_json` made `data` from. Unknown keys are left out, so that an older
     cloudrun reads what a newer one wrote. Raises KeyError, TypeError or ValueError on other shapes."""
-    hints = _hints(record)
+    hints = _hints(cast("Any", record))
     known = {name: _value(hint, data[name]) for name, hint in hints.items() if name in data}
     return record(**known)
 
