@@ -1,4 +1,4 @@
-"""Names and ids: making run ids, and saying what was meant when nothing answers to a name."""
+"""Names and ids: making run ids, numbering machine names, listing what an unclear prefix may mean."""
 
 from __future__ import annotations
 
@@ -23,14 +23,6 @@ def numbered(base: str, taken: Iterable[str]) -> str:
         number += 1
         name = f"{base}-{number}"
     return name
-
-
-def nearest(name: str, known: Sequence[str]) -> str:
-    """A hint that names what was probably meant, "" where nothing comes near."""
-    from difflib import get_close_matches  # on the way to an error only: kept out of every start
-
-    close = get_close_matches(name, known, n=3, cutoff=0.5)
-    return "did you mean " + " or ".join(close) + "?" if close else ""
 
 
 def shortened(candidates: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 from cloudrun.errors import Ambiguous, NotFound, Refused
 from cloudrun.models import FINAL_RUN_STATES, Attempt, Charge, Machine, MachineState, Run, RunState, Stage
-from cloudrun.names import nearest, numbered, shortened
+from cloudrun.names import numbered, shortened
 from cloudrun.store_file import ADOPT_HINT, StoreFile
 from cloudrun.store_rows import (
     R,
@@ -32,6 +32,7 @@ from cloudrun.store_rows import (
 
 CLAIM_S = 900.0  # a claimed name is free again when no machine took it within a boot's time
 HINT_RUNS = 500  # newest runs looked through for a similar id
+SHOWN = 5  # names in a hint where none is similar
 
 _LIVE = "state NOT IN ('preempted', 'terminated')"  # as in the index live_machines, word for word
 _ACTIVE = ", ".join(f"'{state}'" for state in RunState if state not in FINAL_RUN_STATES)
@@ -283,7 +284,7 @@ class Store(StoreFile):
         if of_job:
             hint = f"{name} is a job; its newest run is {of_job.id}"
         else:
-            hint = nearest(name, newest) or "`cloudrun status` lists the runs, `last` is the newest"
+            hint = nearest(name, newest, most=SHOWN)
         raise NotFound(f"no run is called {name!r}", hint=hint)
 
     def _machines_by_prefix(self, db: sqlite3.Connection, prefix: str, which: str) -> list[Machine]:
@@ -302,7 +303,7 @@ class Store(StoreFile):
                 f"no machine is called {name!r}; none is live",
                 hint=f"cloudrun launch; if the store was lost, {ADOPT_HINT}",
             )
-        hint = nearest(name, live) or "`cloudrun machines list` names them"
+        hint = nearest(name, live, most=SHOWN)
         raise NotFound(f"no machine is called {name!r}", hint=hint)
 
     def _add_machine(self, db: sqlite3.Connection, machine: Machine) -> None:
@@ -327,7 +328,11 @@ def _insert(db: sqlite3.Connection, record: Record) -> int:
 
 
 def _update(
-    db: sqlite3.Connection, record: type[R], fields: Mapping[str, object], where: str, values: Sequence[Any]
+    db: sqlite3.Connection,
+    record: type[Record],
+    fields: Mapping[str, object],
+    where: str,
+    values: Sequence[Any],
 ) -> None:
     row = to_columns(record, fields)
     if row:

@@ -1,0 +1,93 @@
+"""How long a provider bills for, and what an amount is in another currency.
+
+The rules come from catalog/billing.csv: of each provider the one that was in force on the day (UTC)
+on which the thing began, because minimums are counted from its start. Durations are whole
+seconds, so that no rounding happens before the price is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
+from decimal import ROUND_HALF_UP, Decimal
+from functools import cache
+
+from cloudrun.catalog import BillingRule, load_billing
+from cloudrun.errors import ConfigError
+from cloudrun.models import Market
+
+SECONDS_PER_HOUR = 3600
+
+# Azure's old rule: whole minutes run, the rest of a minute unbilled. Its row has no last day and its
+# source is dated "before 2020" only, so it is taken to have ended with 2019.
+_AZURE_WHOLE_MINUTES_S = 60
+_AZURE_WHOLE_MINUTES_END = date(2019, 12, 31)
+
+_MINOR_UNITS: Mapping[str, int] = {"JPY": 0, "KRW": 0}  # digits after the point (ISO 4217), 2 for all others
+
+
+def billed_quantity(provider: str, market: Market, opened_at: datetime, closed_at: datetime) -> Decimal:
+    """The hours of compute that are billed for that time. Not rounded further than its rule says."""
+    return Decimal(billed_seconds(provider, market, opened_at, closed_at)) / SECONDS_PER_HOUR
+
+
+def billed_seconds(provider: str, market: Market, opened_at: datetime, closed_at: datetime) -> int:
+    """The seconds of compute that are billed: 0 on one's own machines; elsewhere at least the rule's
+    minimum, even where clocks put the end before the start. A provider without a rule is taken
+    to bill every second begun."""
+    if market is Market.OWN:
+        return 0
+    seconds = exact_seconds(opened_at, closed_at)
+    rule = _rule(provider, opened_at.astimezone(UTC).date())
+    if rule is None:
+        return seconds
+    step = rule.granularity_s or 1
+    steps = seconds // step if _rounds_down(rule) else -(-seconds // step)
+    return max(steps * step, rule.minimum_s or 0)
+
+
+def exact_seconds(opened_at: datetime, closed_at: datetime) -> int:
+    """The seconds begun between two times, never fewer than 0."""
+    passed = closed_at - opened_at
+    return max(0, passed.days * 86400 + passed.seconds + (passed.microseconds > 0))
+
+
+def in_currency(amount_usd: Decimal, currency: str, rates: Mapping[str, Decimal]) -> Decimal:
+    """The amount to show: converted and rounded, half up, to the currency's smallest coin. The ledger itself
+    is never rounded to it. Raises ConfigError without a rate."""
+    if currency not in rates:
+        raise ConfigError(
+            f"no rate from USD to {currency}",
+            hint=f"set CLOUDRUN_RATE_USD_{currency}, or [rates] {currency} in config.toml",
+        )
+    coin = Decimal(1).scaleb(-_MINOR_UNITS.get(currency, 2))
+    return (amount_usd * rates[currency]).quantize(coin, ROUND_HALF_UP)
+
+
+def _rule(provider: str, day: date) -> BillingRule | None:
+    """The compute rule in force on that day; where an old one and an open one both say so, the old."""
+    in_force = [rule for rule in _compute_rules(provider) if _covers(rule, day)]
+    return min(in_force, key=lambda rule: _last_day(rule) or date.max, default=None)
+
+
+@cache
+def _compute_rules(provider: str) -> tuple[BillingRule, ...]:
+    """Rows about running instances that state a granularity: others are about a special case, or
+    say that nothing is known."""
+    return tuple(
+        rule
+        for rule in load_billing()
+        if rule.provider == provider and rule.granularity_s and rule.what.startswith(("instance", "job"))
+    )
+
+
+def _covers(rule: BillingRule, day: date) -> bool:
+    return (rule.valid_from or date.min) <= day <= (_last_day(rule) or date.max)
+
+
+def _last_day(rule: BillingRule) -> date | None:
+    return _AZURE_WHOLE_MINUTES_END if rule.valid_to is None and _rounds_down(rule) else rule.valid_to
+
+
+def _rounds_down(rule: BillingRule) -> bool:
+    return rule.provider == "azure" and rule.granularity_s == _AZURE_WHOLE_MINUTES_S
