@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any
 
 from cloudrun.errors import Ambiguous, NotFound, Refused
-from cloudrun.models import FINAL_RUN_STATES, Attempt, Charge, Machine, MachineState, Run, RunState, Stage
+from cloudrun.models import FINAL_RUN_STATES, Attempt, Charge, Machine, Run, RunState, Stage
 from cloudrun.names import numbered, shortened
 from cloudrun.store_file import ADOPT_HINT, StoreFile
 from cloudrun.store_rows import (
@@ -29,6 +29,7 @@ from cloudrun.store_rows import (
     to_columns,
     to_row,
 )
+from cloudrun.words import nearest
 
 CLAIM_S = 900.0  # a claimed name is free again when no machine took it within a boot's time
 HINT_RUNS = 500  # newest runs looked through for a similar id
@@ -342,17 +343,15 @@ def _update(
 def _machine_row(db: sqlite3.Connection, machine: Machine) -> int | None:
     """The row that is this very machine: same name and token, else same name and id, else the live
     row of its name that still waits for its id."""
-    rows = db.execute(
-        "SELECT seq, token, provider, id, state FROM machines WHERE name = ? ORDER BY seq DESC",
-        [machine.name],
-    ).fetchall()
+    query = f"SELECT seq, token, provider, id, {_LIVE} FROM machines WHERE name = ? ORDER BY seq DESC"  # noqa: S608  # constant
+    rows = db.execute(query, [machine.name]).fetchall()
     for seq, token, *_ in rows:
         if token and token == machine.token:
             return int(seq)
     for seq, _, provider, known_id, _ in rows:
         if known_id and (provider, known_id) == (machine.provider, machine.id):
             return int(seq)
-    waiting = [seq for seq, _, _, known_id, state in rows if not MachineState(state).gone and not known_id]
+    waiting = [seq for seq, _, _, known_id, live in rows if live and not known_id]
     return int(waiting[0]) if waiting else None
 
 
