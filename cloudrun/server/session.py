@@ -1,0 +1,143 @@
+"""One SSH session: a command, or a shell on a PTY, with its streams handed over as bare file descriptors."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+import termios
+from dataclasses import dataclass
+
+import asyncssh
+
+BUFFER_BYTES = 256 * 1024  # read from a pipe at once; a pipe holds 64 KiB, or 1 MiB once enlarged
+PIPE_BYTES = 1024 * 1024
+PTY_DRAIN_S = 0.5  # for output still in the PTY when its shell ended; programs it left behind hold it open
+ACCEPTED_VARIABLES = ("LANG", "LC_")  # that a client may set, as in sshd_config's usual AcceptEnv
+F_SETPIPE_SZ = 1031  # fcntl(2), Linux
+
+
+@dataclass(slots=True)
+class _Streams:
+    """Our ends of a child's streams; the child's own ends are closed once it runs."""
+
+    stdin: int
+    stdout: int
+    stderr: int | None
+    theirs: tuple[int, int, int]
+
+    def close_theirs(self) -> None:
+        for fd in set(self.theirs):
+            os.close(fd)
+
+
+async def serve_session(process: asyncssh.SSHServerProcess[bytes]) -> None:
+    """Run what the client asked for and report how it ended.
+
+    As with sshd, a command without a PTY ends its session when it has ended and all its output is
+    read. When the client goes first, what still runs in the command's process group gets SIGHUP;
+    what moved to a session of its own (setsid) lives on.
+    """
+    streams = _open_pty() if process.term_type else _open_pipes()
+    child = await _spawn(process, streams)
+    process.set_redirect_pid(-child.pid)  # signals go to the process group
+    try:
+        await process.redirect(
+            stdin=streams.stdin,
+            stdout=streams.stdout,
+            stderr=streams.stderr,
+            bufsize=BUFFER_BYTES,
+            send_eof=False,  # the channel's one EOF is sent with the exit status, after both streams
+        )
+        code = await _finish(process, child)
+    finally:
+        if child.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGHUP)
+    _report(process, code)
+    await process.wait_closed()
+
+
+async def _spawn(process: asyncssh.SSHServerProcess[bytes], streams: _Streams) -> asyncio.subprocess.Process:
+    on_pty = bool(process.term_type)
+    try:
+        return await asyncio.create_subprocess_exec(
+            *_argv(process.command, on_pty=on_pty),
+            stdin=streams.theirs[0],
+            stdout=streams.theirs[1],
+            stderr=streams.theirs[2],
+            cwd=os.environ["HOME"],
+            env=_environment(process),
+            start_new_session=True,
+            preexec_fn=_take_terminal if on_pty else None,
+        )
+    finally:
+        streams.close_theirs()
+
+
+async def _finish(process: asyncssh.SSHServerProcess[bytes], child: asyncio.subprocess.Process) -> int:
+    """Wait for the end of output and child. Raises asyncssh's or OSError when the client went away."""
+    output = asyncio.gather(process.stdout.drain(), process.stderr.drain())
+    if not process.term_type:
+        await output
+        return await child.wait()
+    gone = asyncio.create_task(process.channel.wait_closed())
+    ended = asyncio.create_task(child.wait())
+    try:
+        await asyncio.wait((gone, ended), return_when=asyncio.FIRST_COMPLETED)
+        if not ended.done():
+            raise ConnectionAbortedError
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(output, PTY_DRAIN_S)
+        return ended.result()
+    finally:
+        gone.cancel()
+
+
+def _report(process: asyncssh.SSHServerProcess[bytes], code: int) -> None:
+    if code >= 0:
+        process.exit(code)
+    else:
+        process.exit_with_signal(signal.Signals(-code).name.removeprefix("SIG"))
+
+
+def _argv(command: str | None, *, on_pty: bool) -> tuple[str, ...]:
+    if command is not None:
+        return ("/bin/sh", "-c", command)
+    # Not a login shell: /etc/profile would reset PATH, and with it the interpreter of this machine.
+    shell = os.environ.get("SHELL", "/bin/sh")
+    return (shell, "-i") if on_pty else (shell,)
+
+
+def _environment(process: asyncssh.SSHServerProcess[bytes]) -> dict[str, str]:
+    """The machine's own environment (the server's), and what belongs to this session."""
+    environment = dict(os.environ)
+    for name, value in process.env.items():
+        if name.startswith(ACCEPTED_VARIABLES):
+            environment[name] = value
+    here, there = process.get_extra_info("sockname"), process.get_extra_info("peername")
+    environment["SSH_CONNECTION"] = f"{there[0]} {there[1]} {here[0]} {here[1]}"
+    if process.term_type:
+        environment["TERM"] = process.term_type
+    return environment
+
+
+def _open_pipes() -> _Streams:
+    pipes = [os.pipe() for _ in range(3)]
+    for reader, _ in pipes[:2]:
+        with contextlib.suppress(OSError):  # not Linux, or the user's pipe quota is used up
+            fcntl.fcntl(reader, F_SETPIPE_SZ, PIPE_BYTES)
+    (their_in, our_in), (our_out, their_out), (our_err, their_err) = pipes
+    return _Streams(our_in, our_out, our_err, (their_in, their_out, their_err))
+
+
+def _open_pty() -> _Streams:
+    ours, theirs = os.openpty()
+    return _Streams(ours, os.dup(ours), None, (theirs, theirs, theirs))
+
+
+def _take_terminal() -> None:
+    """In the child: make the PTY on its stdin the controlling terminal of its new session."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
