@@ -1,0 +1,74 @@
+"""metrics.jsonl and TensorBoard events, rewritten whole from the history when a run is resumed.
+
+The first line of metrics.jsonl is {"about": ...}: what the numbers were measured on. Then one line an epoch.
+Everything in such a line repeats exactly on the same machine, but for "timing".
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+try:
+    from torch.utils.tensorboard import SummaryWriter
+except ImportError:  # the package tensorboard is a convenience, not a need
+    SummaryWriter = None
+
+
+class Metrics:
+    """Writes a line an epoch into `folder`. `history` holds the lines of the epochs done before."""
+
+    def __init__(self, folder: Path, about: dict[str, Any], history: list[dict[str, Any]]) -> None:
+        self.history = list(history)
+        self._file = folder / "metrics.jsonl"
+        self._board = self._open_board(folder / "tensorboard", about)
+        partial = self._file.with_suffix(".partial")
+        partial.write_text("".join(_line(entry) for entry in ({"about": about}, *history)), encoding="utf-8")
+        partial.replace(self._file)
+
+    def add(self, entry: dict[str, Any]) -> None:
+        """One epoch: {"epoch": n, name: number, ..., "timing": {...}}. On the disk when it returns."""
+        self.history.append(entry)
+        with self._file.open("a", encoding="utf-8") as file:
+            file.write(_line(entry))
+            file.flush()
+            os.fsync(file.fileno())
+        self._add_to_board(entry)
+
+    def close(self) -> None:
+        if self._board:
+            self._board.close()
+
+    def _open_board(self, folder: Path, about: dict[str, Any]) -> Any:
+        shutil.rmtree(folder, ignore_errors=True)
+        if SummaryWriter is None:
+            print("tensorboard is not installed: no event files, metrics.jsonl holds the same", flush=True)
+            return None
+        self._board = SummaryWriter(str(folder))
+        self._board.add_text("about", json.dumps(about, indent=1), 0)
+        for entry in self.history:
+            self._add_to_board(entry)
+        return self._board
+
+    def _add_to_board(self, entry: dict[str, Any]) -> None:
+        if not self._board:
+            return
+        numbers = {**entry, **{f"timing/{name}": value for name, value in entry.get("timing", {}).items()}}
+        for name, value in numbers.items():
+            if isinstance(value, (int, float)) and name != "epoch":
+                self._board.add_scalar(name, value, entry["epoch"])
+        self._board.flush()
+
+
+def write_json(file: Path, content: dict[str, Any]) -> None:
+    """Write a small JSON file as a whole."""
+    partial = file.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    partial.replace(file)
+
+
+def _line(entry: dict[str, Any]) -> str:
+    return json.dumps(entry, separators=(", ", ": ")) + "\n"
