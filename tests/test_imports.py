@@ -22,22 +22,22 @@ ROOT = Path(__file__).resolve().parents[1]
 # From the top of the road to its ground. A module imports from its own layer or from one below, and
 # never in a circle. A name stands for the module and all below it; the longest name that fits counts.
 LAYERS = (
-    ("cloudrun.__main__", "cloudrun.cli"),
-    ("cloudrun.client", "cloudrun.supervisor"),
-    ("cloudrun.plan", "cloudrun.execute", "cloudrun.rent", "cloudrun.audit", "cloudrun.context"),
-    ("cloudrun.provision", "cloudrun.remote"),
-    (
-        *("cloudrun.jobs", "cloudrun.stacks", "cloudrun.offers", "cloudrun.bundle", "cloudrun.outputs"),
-        *("cloudrun.datasets", "cloudrun.ledger", "cloudrun.billing", "cloudrun.report", "cloudrun.guard"),
-        *("cloudrun.store", "cloudrun.catalog", "cloudrun.runfiles", "cloudrun.records"),
-    ),
-    ("cloudrun.providers", "cloudrun.server", "cloudrun.sim"),
-    ("cloudrun.remote.connect", "cloudrun.remote.openssh", "cloudrun.remote.ssh", "cloudrun.remote.hostkey"),
-    ("cloudrun.providers.base", "cloudrun.remote.shell"),
-    ("cloudrun.config", "cloudrun.assets", "cloudrun.events"),
-    ("cloudrun.models",),
-    ("cloudrun.errors",),
-    ("cloudrun.agent",),  # runs on the machine, where there is no cloudrun
+    "__main__ cli",
+    "client",
+    "supervise",
+    "plan execute audit machines",
+    "follow carry rent attempts context",
+    "provision remote.transfer remote.process remote.agentlink",
+    "jobs stacks offers bundle outputs ledger billing store runfiles",
+    "store_file store_rows store_schema manifest ignore leaks hashing tomlfile catalog",
+    "providers",
+    "server remote",
+    "guard records names words locks",
+    "providers.base remote.shell",
+    "config assets events",
+    "models",
+    "errors",
+    "agent",  # runs on the machine, where there is no cloudrun
 )
 
 # Imported for annotations only, inside `if TYPE_CHECKING:`; they never run.
@@ -209,7 +209,10 @@ def upward_imports(root: Path) -> list[str]:
 def layer_of(module: str) -> int | None:
     """The index of the module's layer, 0 on top; the longest name that fits decides."""
     fitting = [
-        (len(name), level) for level, names in enumerate(LAYERS) for name in names if below(module, name)
+        (len(name), level)
+        for level, names in enumerate(LAYERS)
+        for name in names.split()
+        if below(module, f"cloudrun.{name}")
     ]
     return max(fitting)[1] if fitting else None
 
