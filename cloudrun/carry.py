@@ -47,7 +47,7 @@ def push_code(ctx: Context, run: Run, shell: Shell) -> None:
     transfer.push_bundle(
         shell,
         bundle.load_manifest(ctx.files(run).bundle),
-        lambda sha256: bundle.open_object(objects, sha256),
+        lambda sha256: bundle.object_path(objects, sha256).open("rb"),
         progress=lambda done, total: ctx.on_event(Progress("push", done, total)),
     )
 

@@ -154,7 +154,7 @@ class Client:
         secrets: Mapping[str, str] = NO_SECRETS,
         on_event: OnEvent | None = None,
     ) -> Run:
-        """A further attempt at a run that ended, from its newest checkpoint; one left unattended is walked on."""
+        """A further attempt at a run that ended, from its newest checkpoint; an unattended one is walked on."""
         from cloudrun import execute, supervise
 
         ctx = self.context(on_event=on_event, secrets=secrets)
