@@ -58,9 +58,8 @@ HOMES = {
     "pydantic": ("cloudrun.jobs", "cloudrun.stacks"),
     "rich": ("cloudrun.cli",),
     "torch": (),
-    "typer": ("cloudrun.cli",),
 }
-NEVER_AT_START = sorted({*HOMES} - {"click", "typer"})
+NEVER_AT_START = sorted({*HOMES} - {"click"})
 
 
 @dataclass(frozen=True, slots=True)
