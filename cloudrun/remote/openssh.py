@@ -188,6 +188,7 @@ class OpenSshShell:
             "UserKnownHostsFile": _quoted(self._known_hosts),
             "GlobalKnownHostsFile": "none",
             "UpdateHostKeys": "no",
+            "IdentityFile": _quoted(self.address.key_path),
             "IdentitiesOnly": "yes",
             "IdentityAgent": "none",
             "PreferredAuthentications": "publickey",
@@ -199,8 +200,7 @@ class OpenSshShell:
             "LogLevel": "ERROR",
         }
         words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
-        key = str(self.address.key_path).replace("%", "%%")
-        where = ("-l", self.address.user, "-p", str(self.address.port), "-i", key)
+        where = ("-l", self.address.user, "-p", str(self.address.port))
         return ["ssh", "-F", "none", "-S", str(self._path(index)), *where, *words]
 
 

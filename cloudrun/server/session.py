@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import os
 import signal
+import struct
 import termios
 from dataclasses import dataclass
 
@@ -42,10 +43,9 @@ async def serve_session(process: asyncssh.SSHServerProcess[bytes]) -> None:
     """
     streams = _open_pty() if process.term_type else _open_pipes()
     child = await _spawn(process, streams)
-    process.set_redirect_pid(-child.pid)  # signals go to the process group
+    feeding = asyncio.create_task(_feed(process, streams.stdin, child.pid))
     try:
         await process.redirect(
-            stdin=streams.stdin,
             stdout=streams.stdout,
             stderr=streams.stderr,
             bufsize=BUFFER_BYTES,
@@ -53,9 +53,9 @@ async def serve_session(process: asyncssh.SSHServerProcess[bytes]) -> None:
         )
         code = await _finish(process, child)
     finally:
+        feeding.cancel()
         if child.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGHUP)
+            _signal_group(child.pid, signal.SIGHUP)
     _report(process, code)
     await process.wait_closed()
 
@@ -75,6 +75,49 @@ async def _spawn(process: asyncssh.SSHServerProcess[bytes], streams: _Streams) -
         )
     finally:
         streams.close_theirs()
+
+
+async def _feed(process: asyncssh.SSHServerProcess[bytes], fd: int, group: int) -> None:
+    """Hand the client's input, signals and window sizes on, until it ends its input.
+
+    By hand, as asyncio's pipe writer (3.11) may drop its buffer when input and its end come close together.
+    """
+    os.set_blocking(fd, False)
+    if process.term_type:
+        _set_window(fd, process.term_size)
+    try:
+        while True:
+            try:
+                data = await process.stdin.read(BUFFER_BYTES)
+            except asyncssh.TerminalSizeChanged as change:
+                _set_window(fd, change.term_size)  # the kernel tells the programs there
+            except asyncssh.SignalReceived as received:
+                _signal_group(group, signal.Signals[f"SIG{received.signal}"])
+            except asyncssh.BreakReceived:
+                _signal_group(group, signal.SIGINT)
+            else:
+                if not data:
+                    return
+                await _write(fd, data)
+    except (OSError, asyncssh.Error, KeyError):
+        return  # the command closed its stdin, the client is gone, or it sent a signal of no known name
+    finally:
+        os.close(fd)
+
+
+async def _write(fd: int, data: bytes) -> None:
+    loop = asyncio.get_running_loop()
+    rest = memoryview(data)
+    while rest:
+        try:
+            rest = rest[os.write(fd, rest) :]
+        except BlockingIOError:
+            writable = asyncio.Event()
+            loop.add_writer(fd, writable.set)
+            try:
+                await writable.wait()
+            finally:
+                loop.remove_writer(fd)
 
 
 async def _finish(process: asyncssh.SSHServerProcess[bytes], child: asyncio.subprocess.Process) -> int:
@@ -136,6 +179,16 @@ def _open_pipes() -> _Streams:
 def _open_pty() -> _Streams:
     ours, theirs = os.openpty()
     return _Streams(ours, os.dup(ours), None, (theirs, theirs, theirs))
+
+
+def _set_window(fd: int, size: tuple[int, int, int, int]) -> None:
+    columns, rows, width, height = size
+    fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, width, height))
+
+
+def _signal_group(group: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, number)
 
 
 def _take_terminal() -> None:
