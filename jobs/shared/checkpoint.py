@@ -44,7 +44,7 @@ def load(folder: Path) -> dict[str, Any]:
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        raise CheckpointError(f"{file} cannot be read, it is broken or no checkpoint of ours: {error}") from error
+        raise CheckpointError(f"{file} is broken, or no checkpoint of ours: {error}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f"{file} is not a checkpoint of format {FORMAT}")
     return content
@@ -65,10 +65,10 @@ def restore_random(saved: dict[str, Any]) -> None:
 def refuse_other_settings(saved: dict[str, Any], wanted: dict[str, Any], *, free: frozenset[str]) -> None:
     """Resumed must equal uninterrupted: every setting but the `free` ones has to be the saved one."""
     names = sorted((saved.keys() | wanted.keys()) - free)
-    different = [f"{name}: was {saved.get(name)!r}, now {wanted.get(name)!r}" for name in names
-                 if saved.get(name) != wanted.get(name)]  # fmt: skip
-    if different:
-        raise CheckpointError("the checkpoint was made with other settings (" + "; ".join(different) + ")")
+    changed = [name for name in names if saved.get(name) != wanted.get(name)]
+    if changed:
+        what = "; ".join(f"{name} was {saved.get(name)!r}, now {wanted.get(name)!r}" for name in changed)
+        raise CheckpointError(f"the checkpoint was made with other settings: {what}")
 
 
 def _random_states() -> dict[str, Any]:
@@ -80,4 +80,3 @@ def _random_states() -> dict[str, Any]:
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
-

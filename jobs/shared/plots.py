@@ -13,29 +13,29 @@ TRAIN, VALIDATION, WRONG, QUIET = "#7a8794", "#0b63b5", "#c0392b", "#5f6b76"
 def draw_curves(file: Path, history: list[dict[str, Any]], *, title: str, note: str) -> None:
     """Loss and accuracy of both sets over the epochs. `note` says in words which data it was."""
     plt = _pyplot()
-    epochs = [entry["epoch"] for entry in history]
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), dpi=120, layout="constrained")
-    _curve(left, epochs, history, "loss", "Loss (log scale)", "{:.3f}")
+    _curve(left, history, "loss", "Loss (log scale)", "{:.3f}")
     left.set_yscale("log")
     left.yaxis.set_major_formatter("{x:g}")
     left.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
-    _curve(right, epochs, history, "acc", "Accuracy", "{:.2%}")
+    _curve(right, history, "acc", "Accuracy", "{:.2%}")
     right.yaxis.set_major_formatter(plt.matplotlib.ticker.PercentFormatter(1.0))
     figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
     figure.supxlabel(note, x=0.01, ha="left", fontsize=9, color=QUIET)
     _save(plt, figure, file)
 
 
-def draw_sheet(file: Path, images: np.ndarray, labels: list[int], answers: list[int], *, title: str, note: str,
-               columns: int = 16) -> None:  # fmt: skip
+def draw_sheet(
+    file: Path, images: np.ndarray, labels: list[int], answers: list[int], *, title: str, note: str
+) -> None:
     """A sheet of N x 3 x H x W uint8 images, each with the model's answer; wrong ones in red as "5 not 3"."""
     plt = _pyplot()
-    rows = -(-len(images) // columns)
+    columns, rows = 16, -(-len(images) // 16)
     figure, axes = plt.subplots(rows, columns, figsize=(10, 0.82 * rows + 0.9), dpi=120, layout="constrained",
                                 squeeze=False)  # fmt: skip
     for axis in axes.flat:
         axis.axis("off")
-    for axis, image, label, answer in zip(axes.flat, images, labels, answers):
+    for axis, image, label, answer in zip(axes.flat, images, labels, answers):  # noqa: B905  Python 3.9
         axis.imshow(image.transpose(1, 2, 0), interpolation="nearest")
         right = label == answer
         axis.set_title(f"{answer}" if right else f"{answer} not {label}", fontsize=8, pad=2,
@@ -45,11 +45,13 @@ def draw_sheet(file: Path, images: np.ndarray, labels: list[int], answers: list[
     _save(plt, figure, file)
 
 
-def _curve(axis: Any, epochs: list[int], history: list[dict[str, Any]], name: str, title: str, form: str) -> None:
+def _curve(axis: Any, history: list[dict[str, Any]], name: str, title: str, form: str) -> None:
+    epochs = [entry["epoch"] for entry in history]
+    marker = "o" if len(epochs) < 30 else None
     for key, color, label in ((name, TRAIN, "training"), ("val_" + name, VALIDATION, "validation")):
         values = [entry[key] for entry in history]
         last = f"{label}, last {form.format(values[-1])}"
-        axis.plot(epochs, values, color=color, linewidth=2, label=last, marker="o" if len(epochs) < 30 else None, markersize=4)
+        axis.plot(epochs, values, color=color, linewidth=2, label=last, marker=marker, markersize=4)
     axis.set_title(title, loc="left", fontsize=11)
     axis.set_xlabel("epoch")
     axis.xaxis.get_major_locator().set_params(integer=True)

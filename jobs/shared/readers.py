@@ -27,17 +27,19 @@ def read_mat(file: Path) -> tuple[np.ndarray, np.ndarray]:
     import scipy.io  # a quarter of a second that MNIST does not need
 
     try:
-        found = {name: (shape, kind) for name, shape, kind in scipy.io.whosmat(file)}  # header only, no content
+        found = {name: (shape, kind) for name, shape, kind in scipy.io.whosmat(file)}  # reads headers only
         _check_mat_header(file, found)
         content = scipy.io.loadmat(file, variable_names=["X", "y"])
     except ReaderError:
         raise
     except (OSError, ValueError, TypeError, KeyError, IndexError, EOFError, MemoryError, NotImplementedError,
             struct.error, zlib.error, scipy.io.matlab.MatReadError) as error:  # fmt: skip
-        raise ReaderError(f"{file} cannot be read as a MAT file, it is cut short or broken: {error}") from error
+        raise ReaderError(f"{file} is cut short, broken, or no MAT file: {error}") from error
     images, labels = content["X"], content["y"].reshape(-1)
     if labels.size and not 1 <= labels.min() <= labels.max() <= 10:
-        raise ReaderError(f"{file}: labels run from {labels.min()} to {labels.max()}, expected 1 to 10 (10 = digit 0)")
+        raise ReaderError(
+            f"{file}: labels from {labels.min()} to {labels.max()}, expected 1 to 10 (10 = digit 0)"
+        )
     return np.ascontiguousarray(images.transpose(3, 2, 0, 1)), labels.astype(np.int64) % 10
 
 
@@ -46,16 +48,17 @@ def read_idx(file: Path, dimensions: int) -> np.ndarray:
     packed = file.with_name(file.name + ".gz")
     if not file.is_file() and not packed.is_file():
         raise ReaderError(f"neither {file} nor {packed.name} is there")
-    opened = file.open("rb") if file.is_file() else gzip.open(packed, "rb")
     try:
-        with opened as stream:
+        with file.open("rb") if file.is_file() else gzip.open(packed, "rb") as stream:
             shape = _read_idx_header(file, stream.read(4 + 4 * dimensions), dimensions)
             size = int(np.prod(shape, dtype=np.int64))
             content = stream.read(size + 1)  # one more byte than there should be shows a wrong header
     except (OSError, EOFError, zlib.error) as error:
         raise ReaderError(f"{file} cannot be read, it is cut short or broken: {error}") from error
     if len(content) != size:
-        raise ReaderError(f"{file}: {'x'.join(map(str, shape))} bytes announced, {_count(content, size)} found")
+        raise ReaderError(
+            f"{file}: {'x'.join(map(str, shape))} bytes announced, {_count(content, size)} found"
+        )
     return np.frombuffer(content, np.uint8).reshape(shape)
 
 
@@ -73,7 +76,7 @@ def _check_mat_header(file: Path, found: dict[str, tuple[tuple[int, ...], str]])
 
 def _read_idx_header(file: Path, header: bytes, dimensions: int) -> tuple[int, ...]:
     if len(header) < 4 + 4 * dimensions or header[:4] != bytes([0, 0, 8, dimensions]):
-        raise ReaderError(f"{file} does not start with the header of a {dimensions}-dimensional IDX file of bytes")
+        raise ReaderError(f"{file} does not start as an IDX file of bytes with {dimensions} dimensions")
     shape = struct.unpack(f">{dimensions}I", header[4:])
     if shape[0] > MOST_IMAGES or any(side > 1024 for side in shape[1:]):
         raise ReaderError(f"{file} announces {'x'.join(map(str, shape))} values, more than an image set has")

@@ -20,7 +20,7 @@ import torch
 
 @dataclass(frozen=True)
 class Folders:
-    """data: inputs, kept between runs. outputs: all that the run leaves. resume_from: a checkpoint, or None."""
+    """data: inputs, kept between runs. outputs: what the run leaves. resume_from: a checkpoint, or None."""
 
     data: Path
     outputs: Path
@@ -95,7 +95,8 @@ def describe_machine(device: torch.device) -> dict[str, str]:
 
 def source_sha256(folder: Path) -> dict[str, str]:
     """Content hashes of the job's own Python files: which code made this result."""
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.glob("*.py"))}
+    files = sorted(folder.glob("*.py"))
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 def _cpu_name() -> str:

@@ -32,7 +32,7 @@ class Stop:
         print(f"SIGTERM: {why}; leaving with exit code {EXIT_RESUME_ME} (resume me)", flush=True)
         sys.exit(EXIT_RESUME_ME)
 
-    def _on_signal(self, number: int, frame: object) -> None:
+    def _on_signal(self, *_: object) -> None:
         self.asked = True
         if not self._held:
             self.leave("nothing was trained yet")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Tuple  # noqa: UP035  Python 3.8 has no tuple[...] at run time
+from typing import NamedTuple
 
 import download
 import numpy as np
@@ -17,9 +17,20 @@ import torch
 from shared import fetch, readers
 
 VAL_PER_CLASS, VAL_EXTRA_PER_CLASS = 400, 200  # of train and of extra, as in the paper
+SPREAD = 64.0  # about the standard deviation of these sets, on the scale 0..255
 SPLIT_SEED = 0  # the split is part of the data: the same in every run
 RENDERED_SIZES = {"train": 73_257, "extra": 36_628, "test": 26_032}  # SVHN's, but for extra (531,131)
-Pair = Tuple[np.ndarray, np.ndarray]  # images N x 3 x 32 x 32 uint8, labels N int64
+NAMES = ("auto", "svhn", "mnist", "rendered")
+Pair = tuple[np.ndarray, np.ndarray]  # images N x 3 x 32 x 32 uint8, labels N int64
+
+
+class Sets(NamedTuple):
+    """The published files of a data set, and what they are in words."""
+
+    about: str
+    train: Pair
+    extra: Pair | None
+    test: Pair
 
 
 class DataError(Exception):
@@ -58,14 +69,14 @@ def load(name: str, data: Path, *, limit: int = 0, hard: float = 1.0) -> Digits:
     if name == "auto":
         name = _find_svhn(data)
     try:
-        about, train, extra, test = _READERS[name](data, limit, hard)
+        sets = _read(name, data, limit, hard)
     except (readers.ReaderError, fetch.FetchError) as error:
         raise DataError(str(error)) from error
-    train, extra, test = _limited(train, extra, test, limit)
-    train, val = split(train, extra)
-    parts = [Part(torch.from_numpy(images), torch.from_numpy(labels)) for images, labels in (train, val, test)]
-    sizes = ", ".join(f"{len(part):,} {name}" for part, name in zip(parts, ("train", "validation", "test")))
-    return Digits(f"{about} ({sizes})", *parts)
+    if limit:
+        sets = _limited(sets, limit)
+    parts = [Part(*map(torch.from_numpy, pair)) for pair in (*split(sets.train, sets.extra), sets.test)]
+    train, val, test = (f"{len(part):,}" for part in parts)
+    return Digits(f"{sets.about} ({train} train, {val} validation, {test} test)", *parts)
 
 
 def split(train: Pair, extra: Pair | None) -> tuple[Pair, Pair]:
@@ -95,7 +106,7 @@ def mean_image(images: torch.Tensor) -> torch.Tensor:
 
 def normalise(batch: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
     """uint8 -> float32 around 0, less the mean image, in the memory layout that convolutions like best."""
-    return ((batch.float() - mean) / 64).contiguous(memory_format=torch.channels_last)  # 64: about SVHN's spread
+    return ((batch.float() - mean) / SPREAD).contiguous(memory_format=torch.channels_last)
 
 
 def _find_svhn(data: Path) -> str:
@@ -107,39 +118,45 @@ def _find_svhn(data: Path) -> str:
     return "svhn"
 
 
-def _read_svhn(data: Path, limit: int, hard: float) -> tuple[str, Pair, Pair | None, Pair]:
+def _read(name: str, data: Path, limit: int, hard: float) -> Sets:
+    if name == "svhn":
+        return _read_svhn(data)
+    if name == "mnist":
+        return _read_mnist(data)
+    return _read_rendered(data, limit, hard)
+
+
+def _read_svhn(data: Path) -> Sets:
     download.fetch_svhn(data)
-    return "SVHN", *(_read_mat_cached(data / "svhn" / f"{name}_32x32.mat") for name in ("train", "extra", "test"))
+    files = [data / "svhn" / f"{name}_32x32.mat" for name in ("train", "extra", "test")]
+    return Sets("SVHN", *map(_read_mat_cached, files))
 
 
-def _read_mnist(data: Path, limit: int, hard: float) -> tuple[str, Pair, Pair | None, Pair]:
+def _read_mnist(data: Path) -> Sets:
     download.fetch_mnist(data)
     pairs = []
     for name in ("train", "t10k"):
         images = readers.read_idx(data / "mnist" / f"{name}-images-idx3-ubyte", 3)
         labels = readers.read_idx(data / "mnist" / f"{name}-labels-idx1-ubyte", 1)
         if images.shape[1:] != (28, 28) or len(images) != len(labels) or labels.max() > 9:
-            raise readers.ReaderError(f"{data / 'mnist'}: {name} is not a set of 28x28 images of digits with labels")
-        count = min(len(images), limit) if limit else len(images)
-        pairs.append((images[:count], labels[:count].astype(np.int64)))
-    train, test = ((_as_svhn(images), labels) for images, labels in pairs)
-    return "MNIST, padded to 32x32, three equal channels", train, None, test
+            raise readers.ReaderError(f"{data / 'mnist'}: {name} is not 28x28 images of digits with labels")
+        pairs.append((_as_svhn(images), labels.astype(np.int64)))
+    train, test = pairs
+    return Sets("MNIST, padded to 32x32, three equal channels", train, None, test)
 
 
-def _read_rendered(data: Path, limit: int, hard: float) -> tuple[str, Pair, Pair | None, Pair]:
-    sizes = {"train": limit * 2 // 3, "extra": limit - limit * 2 // 3, "test": limit // 4} if limit else RENDERED_SIZES
-    key = f"v1-{sizes['train']}-{sizes['extra']}-{sizes['test']}-hard{hard:g}"
-    files = [render.write_set(data / "rendered" / key, name, sizes[name], hard=hard) for name in sizes]
+def _read_rendered(data: Path, limit: int, hard: float) -> Sets:
+    sizes = RENDERED_SIZES
+    if limit:
+        sizes = {"train": limit * 2 // 3, "extra": limit - limit * 2 // 3, "test": limit // 4}
+    folder = data / "rendered" / f"v{render.VERSION}-{'-'.join(map(str, sizes.values()))}-hard{hard:g}"
+    files = [render.write_set(folder, name, size, hard=hard) for name, size in sizes.items()]
     about = f"rendered digits, NOT SVHN, hard {hard:g}, test in held-out typefaces"
-    return about, *(readers.read_mat(file) for file in files)
-
-
-_READERS = {"svhn": _read_svhn, "mnist": _read_mnist, "rendered": _read_rendered}
-NAMES = ("auto", *_READERS)
+    return Sets(about, *map(readers.read_mat, files))
 
 
 def _read_mat_cached(file: Path) -> Pair:
-    """The .mat file by way of an uncompressed copy beside it: opens 8 times faster (1.8 s -> 0.26 s for train)."""
+    """The .mat file by way of an uncompressed copy beside it: 8 times faster (1.8 s -> 0.26 s for train)."""
     stat = file.stat()
     cache = file.with_suffix(f".{stat.st_size}-{stat.st_mtime_ns}.npz")
     if not cache.is_file():
@@ -152,12 +169,15 @@ def _read_mat_cached(file: Path) -> Pair:
         return content["images"], content["labels"]
 
 
-def _limited(train: Pair, extra: Pair | None, test: Pair, limit: int) -> tuple[Pair, Pair | None, Pair]:
-    if not limit:
-        return train, extra, test
-    of_train = limit * 2 // 3 if extra else limit
-    first = lambda pair, count: (pair[0][:count], pair[1][:count])  # noqa: E731
-    return first(train, of_train), extra and first(extra, limit - of_train), first(test, limit // 4)
+def _limited(sets: Sets, limit: int) -> Sets:
+    """Two thirds of train and one third of extra, where there is an extra; a quarter as many for test."""
+    of_train = limit * 2 // 3 if sets.extra else limit
+    extra = _first(sets.extra, limit - of_train) if sets.extra else None
+    return Sets(sets.about, _first(sets.train, of_train), extra, _first(sets.test, limit // 4))
+
+
+def _first(pair: Pair, count: int) -> Pair:
+    return pair[0][:count], pair[1][:count]
 
 
 def _choose_per_class(labels: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
@@ -166,7 +186,9 @@ def _choose_per_class(labels: np.ndarray, count: int, random: np.random.Generato
     for digit in range(10):
         (places,) = np.nonzero(labels == digit)
         if len(places) <= count:
-            raise DataError(f"only {len(places)} images of the digit {digit}, {count} are needed for validation alone")
+            raise DataError(
+                f"{len(places)} images of the digit {digit} are too few, validation takes {count}"
+            )
         chosen[random.choice(places, count, replace=False)] = True
     return chosen
 
@@ -178,4 +200,3 @@ def _as_svhn(images: np.ndarray) -> np.ndarray:
 
 def _joined(pairs: list[Pair]) -> Pair:
     return np.concatenate([pair[0] for pair in pairs]), np.concatenate([pair[1] for pair in pairs])
-

@@ -1,7 +1,7 @@
 """Street-number-like digits, drawn here and written as .mat files in the true layout of SVHN.
 
-They stand in for SVHN where its files cannot be had. They are NOT SVHN: no accuracy on them says anything about
-the published one. What they share with it: 32x32 RGB crops of one digit with parts of its neighbours, many
+They stand in for SVHN where its files cannot be had. They are NOT SVHN: no accuracy on them says anything
+about the published one. What they share with it: 32x32 RGB crops of one digit with parts of its neighbours, many
 typefaces, slant, both polarities, weak contrast, blur, shadows, noise, and SVHN's uneven classes.
 
 Every fourth typeface is held out for the test set, so that test accuracy means digits in unseen typefaces.
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+VERSION = 1  # of the pictures that this file draws: count up when they change, cached files carry it
 SEED = 2017
 # Images per digit 0..9 in SVHN's train_32x32.mat; they sum to 73,257.
 CLASS_COUNTS = (4948, 13861, 10585, 8497, 7458, 6882, 5727, 5595, 5045, 4659)
@@ -51,8 +52,10 @@ def write_set(folder: Path, name: str, count: int, *, hard: float = 1.0) -> Path
     return partial.replace(file)
 
 
-def draw(count: int, fonts: tuple[int, ...], *, seed: int, hard: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    """`count` images (N x 3 x 32 x 32 uint8) and their digits. `hard`: 1 is about SVHN's look, 0 clean, 2 cruel."""
+def draw(
+    count: int, fonts: tuple[int, ...], *, seed: int, hard: float = 1.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """`count` images (N x 3 x 32 x 32 uint8) and their digits. `hard`: 0 clean, 1 uneven walls, 2 cruel."""
     random = torch.Generator().manual_seed(seed)
     atlas = draw_atlas()[torch.tensor(fonts)]
     weights = torch.tensor(CLASS_COUNTS, dtype=torch.float64)
@@ -81,7 +84,9 @@ def draw_atlas() -> torch.Tensor:
     return torch.from_numpy(cells)
 
 
-def _draw_chunk(atlas: torch.Tensor, digits: torch.Tensor, hard: float, random: torch.Generator) -> torch.Tensor:
+def _draw_chunk(
+    atlas: torch.Tensor, digits: torch.Tensor, hard: float, random: torch.Generator
+) -> torch.Tensor:
     n = len(digits)
 
     def uniform(low: float, high: float, *shape: int) -> torch.Tensor:
