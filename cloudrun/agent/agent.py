@@ -536,6 +536,7 @@ def command_ended(folder, state):
     WAKE.watch_process(state["pid"], state["ticks"])
     if is_alive(state["pid"], state["ticks"]):
         return False
+    WAKE.told_of_end = False  # of the shell's end we were told; of the command's we shall not be
     if read_number(os.path.join(folder, "exit")) is not None:
         return True
     command = read_number(os.path.join(folder, "pid"))
@@ -553,9 +554,19 @@ def terminate(folder, state, shells):
     for pid in targets:
         if session.get(pid, ("", 0))[0] in SHELLS:
             targets += [child for child, (_, parent) in session.items() if parent == pid]
-    inner = [pid for pid in targets if session.get(pid, ("", 0))[0] not in SHELLS]
+    inner = [pid for pid in targets if session.get(pid, ("", 0))[0] not in SHELLS or catches_sigterm(pid)]
     for pid in targets if shells or not inner else inner:
         kill(pid, signal.SIGTERM)
+
+
+def catches_sigterm(pid):
+    """Whether a script has a trap of its own; the shells that have none would die under what they run."""
+    try:
+        with open("/proc/%d/status" % pid) as file:
+            caught = re.search(r"^SigCgt:\s*([0-9a-f]+)", file.read(), re.MULTILINE)
+    except OSError:
+        return False
+    return caught is not None and bool(int(caught.group(1), 16) >> (signal.SIGTERM - 1) & 1)
 
 
 def end_stragglers(folder, state, grace_s):
@@ -585,6 +596,7 @@ def finish(folder, state, code, reason, message=""):
     forget(os.path.join(folder, "env"))
     state.update(state="ended", exit_code=code, reason=reason, message=message, ended=end_stamp(folder))
     save_state(folder, state)
+    queue_entries()  # sweeps ours away
 
 
 def end_stamp(folder):

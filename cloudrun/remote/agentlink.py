@@ -7,6 +7,7 @@ so that whatever a login script prints is skipped. All blocking.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -66,7 +67,8 @@ def open_verb(shell: Shell, verb: str, *, prologue: bytes = b"") -> Link:
         stream = shell.open(launch_command(verb))
         try:
             if prologue:
-                _write(stream, prologue)
+                with contextlib.suppress(ConnectionLost):  # or it ended already, and says below why
+                    _write(stream, prologue)
             if _skip_to_magic(stream.stdout):
                 return Link(stream)
             result = _end(stream)
