@@ -134,7 +134,7 @@ class Ours:
         objects = self.home / "objects"
         found = bundle.scan(self.source, shared={}, outputs="outputs", cache_dir=self.home / "cache")
         kept = bundle.snapshot(found, objects)
-        transfer.push_bundle(self.shell, kept, lambda sha256: bundle.open_object(objects, sha256))
+        transfer.push_bundle(self.shell, kept, lambda sha256: bundle.object_path(objects, sha256).open("rb"))
 
     def clean(self) -> None:
         shutil.rmtree(self.line.server.home / ".cloudrun", ignore_errors=True)
