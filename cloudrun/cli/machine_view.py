@@ -1,0 +1,90 @@
+"""Machines as people read them. Pure functions."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Sequence
+from datetime import datetime
+from decimal import Decimal
+
+from cloudrun.cli.plan_view import field, price_text
+from cloudrun.cli.table import Column
+from cloudrun.cli.text import UNKNOWN, clock, plain_money, short_duration, until
+from cloudrun.errors import HostKeyMismatch
+from cloudrun.models import Machine, MachineState, Market
+
+MACHINE_COLUMNS = (
+    Column("NAME", 0),
+    Column("STATE", 1),
+    Column("PROVIDER", 4),
+    Column("TYPE", 3, least=8),
+    Column("MARKET", 6),
+    Column("GPU", 5, least=8, optional=True),
+    Column("HOST", 8, least=9, optional=True),
+    Column("USD/H", 2, right=True),
+    Column("COST", 3, right=True),
+    Column("UP", 7, right=True, optional=True),
+    Column("ENDS", 2, optional=True),
+    Column("RUNS", 9, least=8, optional=True),
+)
+
+
+def machine_row(
+    machine: Machine, cost_usd: Decimal | None, runs: Sequence[str], now: datetime
+) -> tuple[str, ...]:
+    price = machine.price_per_hour_usd
+    return (
+        machine.name,
+        machine.state.value,
+        machine.provider,
+        machine.type,
+        machine.market.value,
+        f"{machine.gpu_count} x {machine.gpu}" if machine.gpu_count else "",
+        machine.address.host if machine.address else "",
+        UNKNOWN if price is None else plain_money(price),
+        UNKNOWN if cost_usd is None else plain_money(cost_usd),
+        _up(machine, now),
+        "" if machine.state.gone or not machine.deadline_at else _deadline(machine.deadline_at, now),
+        " ".join(runs),
+    )
+
+
+def machine_fields(machine: Machine) -> list[str]:
+    """One machine in a few lines."""
+    address = machine.address
+    host = f"{address.user}@{address.host} port {address.port}" if address else ""
+    facts = [
+        field("machine", machine.name),
+        field("state", machine.state.value),
+        field("address", host),
+        field("stack", machine.stack),
+        field("price", price_text(machine.price_per_hour_usd, machine.market)),
+        *(field("version", f"{name} {version}") for name, version in machine.versions if version),
+    ]
+    return [line for line in facts if line.split(maxsplit=1)[1:]]
+
+
+def fingerprint(host_key: str) -> str:
+    """SHA256:... of a public key line, as `ssh-keygen -l` and ssh itself show it. Raises HostKeyMismatch."""
+    words = host_key.split()
+    try:
+        blob = base64.b64decode(words[1], validate=True)
+    except (IndexError, binascii.Error) as error:
+        raise HostKeyMismatch("the host's answer is no SSH host key", hint="check the address") from error
+    return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
+
+
+def billed(machine: Machine) -> bool:
+    return machine.market is not Market.OWN
+
+
+def _up(machine: Machine, now: datetime) -> str:
+    if machine.launched_at is None or machine.state is MachineState.STOPPED:
+        return ""
+    return short_duration(((machine.ended_at or now) - machine.launched_at).total_seconds())
+
+
+def _deadline(moment: datetime, now: datetime) -> str:
+    return f"{clock(moment, now)} ({until(moment, now)})"

@@ -1,0 +1,82 @@
+"""offers: what can be rented, cheapest first."""
+
+from __future__ import annotations
+
+import click
+
+from cloudrun.cli import render
+from cloudrun.cli.lazy import Verb
+from cloudrun.cli.options import json_option, market_option, open_client, region_option
+from cloudrun.cli.shapes import offer_shape
+from cloudrun.cli.table import Column
+from cloudrun.cli.text import UNKNOWN, plain_money, plural
+from cloudrun.models import Market, Offer
+
+SHOWN = 30
+COLUMNS = (
+    Column("TYPE", 0),
+    Column("PROVIDER", 3),
+    Column("REGION", 4, least=9),
+    Column("MARKET", 5),
+    Column("USD/H", 1, right=True),
+    Column("AS OF", 8, optional=True),
+    Column("GPU", 2, least=12, optional=True),
+    Column("VCPU", 7, right=True),
+    Column("GIB", 7, right=True),
+    Column("NOTE", 9, least=20, optional=True),
+)
+
+
+@click.command(
+    cls=Verb,
+    examples=("cloudrun offers", "cloudrun offers --gpu v100 --spot", "cloudrun offers p2.xlarge --json"),
+)
+@click.argument("type", required=False, default="")
+@market_option
+@click.option("--gpu", default="", help="Only with this GPU, e.g. k80.")
+@click.option("--min-gpu-memory-gib", type=float, default=0.0, help="Least memory of each GPU.")
+@region_option
+@click.option(
+    "-n", "--limit", type=click.IntRange(1), default=SHOWN, show_default=True, help="At most this many."
+)
+@json_option
+def offers(
+    type: str, market: Market | None, gpu: str, min_gpu_memory_gib: float, regions: tuple[str, ...],
+    limit: int, as_json: bool,
+) -> None:  # fmt: skip
+    """Show what can be rented, cheapest first.
+
+    Live prices where an account can ask, else the catalogue's with their date. An unknown price
+    comes last.
+    """
+    found = open_client().offers(
+        gpu=gpu, min_gpu_memory_gib=min_gpu_memory_gib, type=type, market=market, regions=regions
+    )
+    shown = found[:limit]
+    if as_json:
+        render.as_json([offer_shape(offer) for offer in shown])
+        return
+    if shown:
+        render.table(COLUMNS, [_row(offer) for offer in shown])
+    left = len(found) - len(shown)
+    render.say(
+        f"{plural(left, 'more offer')}; show them with --limit {len(found)}"
+        if left
+        else plural(len(found), "offer")
+    )
+
+
+def _row(offer: Offer) -> tuple[str, ...]:
+    gpu = f"{offer.gpu_count} x {offer.gpu} {offer.gpu_memory_gib:g} GiB" if offer.gpu_count else ""
+    return (
+        offer.type,
+        offer.provider,
+        offer.zone or offer.region,
+        offer.market.value,
+        UNKNOWN if offer.price_per_hour_usd is None else plain_money(offer.price_per_hour_usd),
+        offer.price_as_of.isoformat() if offer.price_as_of else "",
+        gpu,
+        str(offer.vcpus or ""),
+        f"{offer.memory_gib:.3g}" if offer.memory_gib else "",
+        offer.why_not or offer.warning,
+    )

@@ -1,0 +1,159 @@
+"""A plan as people read it before they say yes. Pure functions that return lines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from decimal import Decimal
+
+from cloudrun.cli.shapes import BIGGEST
+from cloudrun.cli.text import UNKNOWN, clock, duration, money, plural, size, until, visible
+from cloudrun.cli.watch import stage_line
+from cloudrun.guard import PULL_GRACE_MINUTES
+from cloudrun.models import Bundle, Machine, Market, Offer, Plan
+
+IGNORED_SHOWN = 8
+LABEL = 11
+
+
+def plan_lines(plan: Plan, machine: Machine | None, *, now: datetime, full: bool) -> list[str]:
+    """Everything that the plan decides; `full` (for --dry-run) lists every ignored path and candidate."""
+    return [
+        *(stage_line(stage, seconds) for stage, seconds in plan.stage_seconds),
+        "",
+        *_what(plan),
+        *_where(plan, machine, full=full),
+        *_money(plan, machine),
+        *_ends(plan, machine, now),
+        *_bundle(plan.bundle, full=full),
+        *(field("warning", text) for text in plan.warnings),
+        *(field("secret", f"{path} would be sent (--allow-secrets)") for path in plan.bundle.secrets),
+    ]
+
+
+def price(plan: Plan, machine: Machine | None) -> tuple[Decimal | None, bool]:
+    """The price an hour, and whether somebody bills it at all."""
+    if machine is not None:
+        return machine.price_per_hour_usd, machine.market is not Market.OWN
+    first = plan.candidates[0]
+    return first.price_per_hour_usd, first.market is not Market.OWN
+
+
+def field(label: str, text: str) -> str:
+    """`job        svhn_rcnn`"""
+    return f"{label:<{LABEL}}{visible(text)}"
+
+
+def offer_text(offer: Offer) -> str:
+    """`aws us-east-1 p2.xlarge spot, 1 x Tesla K80 12 GiB, 4 vCPU, 61 GiB`"""
+    place = " ".join(part for part in (offer.provider, offer.zone or offer.region) if part)
+    name = "" if offer.type == offer.provider else f" {offer.type}"
+    parts = [f"{place}{name}" + ("" if offer.market is Market.OWN else f" {offer.market.value}")]
+    if offer.gpu_count:
+        parts.append(f"{offer.gpu_count} x {offer.gpu} {offer.gpu_memory_gib:g} GiB")
+    if offer.vcpus:
+        parts.append(f"{offer.vcpus} vCPU")
+    if offer.memory_gib:
+        parts.append(f"{offer.memory_gib:.3g} GiB")
+    return ", ".join(parts)
+
+
+def price_text(amount: Decimal | None, market: Market, as_of: object = None) -> str:
+    """`0.90 USD an hour (price of 2017-10-01)`; nothing for a machine that nobody bills."""
+    if market is Market.OWN:
+        return "nothing: nobody bills this machine"
+    if amount is None:
+        return f"{UNKNOWN}: the provider names no price"
+    return f"{money(amount)} an hour" + (f" (price of {as_of})" if as_of else "")
+
+
+def _what(plan: Plan) -> list[str]:
+    preset = f", preset {plan.preset}" if plan.preset else ""
+    command = " ".join([*plan.job.command, *plan.args])
+    return [
+        field("job", f"{plan.job.name}{preset}"),
+        field("command", command),
+        field(
+            "stack", f"{plan.stack.name}" + (f": {plan.stack.description}" if plan.stack.description else "")
+        ),
+    ]
+
+
+def _where(plan: Plan, machine: Machine | None, *, full: bool) -> list[str]:
+    if machine is not None:
+        where = [field("machine", f"{machine.name} ({machine.provider} {machine.type}), which is up already")]
+    else:
+        where = [field("machine", offer_text(plan.candidates[0]))]
+    if plan.target_reason:
+        where.append(field("why", plan.target_reason))
+    others = plan.candidates[1:]
+    if others and not full:
+        return [
+            *where,
+            field("else", f"{plural(len(others), 'more offer')} to try when there is no capacity"),
+        ]
+    return where + [
+        field("else", f"{offer_text(o)}, {price_text(o.price_per_hour_usd, o.market, o.price_as_of)}")
+        for o in others
+    ]
+
+
+def _money(plan: Plan, machine: Machine | None) -> list[str]:
+    amount, billed = price(plan, machine)
+    first = plan.candidates[0] if plan.candidates else None
+    market = machine.market if machine is not None else first.market if first else Market.OWN
+    shown = [
+        field("price", price_text(amount, market, first.price_as_of if first and machine is None else None))
+    ]
+    if not billed:
+        return shown
+    limit = f", the budget is {money(plan.budget_usd)}" if plan.budget_usd is not None else ""
+    if plan.worst_case_usd is None:
+        return [*shown, field("at most", f"no limit: neither --max-hours nor --budget is given{limit}")]
+    return [*shown, field("at most", f"{money(plan.worst_case_usd)} at the deadline{limit}")]
+
+
+def _ends(plan: Plan, machine: Machine | None, now: datetime) -> list[str]:
+    stop = (
+        f"the job after {duration(plan.max_hours * 3600)} at the latest"
+        if plan.max_hours
+        else "the job when it is done"
+    )
+    if machine is not None:
+        deadline = machine.deadline_at
+        stays = (
+            f"at {clock(deadline, now)} ({until(deadline, now)})"
+            if deadline
+            else "by its own guard, when idle"
+        )
+        return [field("ends", f"{stop}; the machine stays, and ends {stays}")]
+    if plan.keep:
+        return [field("ends", f"{stop}; the machine is kept: nothing but you ends it")]
+    own = "; the machine right after the outputs are home"
+    if plan.max_hours:
+        own += f", by itself {PULL_GRACE_MINUTES:g} min past the job's limit"
+    return [field("ends", stop + own)]
+
+
+def _bundle(bundle: Bundle, *, full: bool) -> list[str]:
+    biggest = sorted(bundle.files, key=lambda file: file.size, reverse=True)[:BIGGEST]
+    return [
+        field(
+            "upload",
+            f"{size(bundle.size_bytes)} in {plural(len(bundle.files), 'file')}; what is there already stays",
+        ),
+        *_listed("biggest", [f"{size(file.size):>8}  {file.path}" for file in biggest if file.size]),
+        *_listed("ignored", _ignored(bundle, full=full)),
+    ]
+
+
+def _ignored(bundle: Bundle, *, full: bool) -> list[str]:
+    shown = bundle.ignored if full else bundle.ignored[:IGNORED_SHOWN]
+    wide = min(max((len(item.path) for item in shown), default=0), 40)
+    rows = [f"{item.path:<{wide}}  by {item.rule}" for item in shown]
+    left = len(bundle.ignored) - len(shown)
+    return [*rows, f"and {left} more (--dry-run lists all)"] if left else rows
+
+
+def _listed(label: str, rows: Sequence[str]) -> list[str]:
+    return [field(label if i == 0 else "", row) for i, row in enumerate(rows)]
