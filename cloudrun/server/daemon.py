@@ -11,6 +11,8 @@ import os
 import random
 import signal
 import socket
+import time
+from typing import IO
 
 import asyncssh
 
@@ -37,11 +39,9 @@ def serve(folder: MachineFolder, *, ready_fd: int | None = None) -> int:
 
     Writes one line to ready_fd once it listens: "ready", or why it does not.
     """
-    lock = folder.lock.open("w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        _tell(ready_fd, "ready")  # another server of this machine was faster, which is as good
+    lock = _lock(folder)
+    if lock is None:  # another server of this machine was faster, which is as good
+        _tell(ready_fd, "ready")
         return 0
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     try:
@@ -51,6 +51,20 @@ def serve(folder: MachineFolder, *, ready_fd: int | None = None) -> int:
         logging.exception("the server could not start")
         return 1
     return 0
+
+
+def _lock(folder: MachineFolder) -> IO[str] | None:
+    """The machine's lock, held for life; None while another server serves. One that is only just
+    ending, or starting, is waited for."""
+    lock = folder.lock.open("w")
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return lock
+        except BlockingIOError:
+            if folder.live_server():
+                return None
+        time.sleep(0.02)
 
 
 async def _serve(folder: MachineFolder, ready_fd: int | None) -> None:

@@ -51,10 +51,16 @@ def belonging_to(folder: Path) -> list[int]:
 def end_all(folder: Path, *, spare: Collection[int] = (), grace_s: float = TERM_GRACE_S) -> None:
     """End every process of that machine: SIGTERM, a grace period, SIGKILL. Blocks until they are gone."""
     deadline = time.monotonic() + grace_s
-    _signal(belonging_to(folder), signal.SIGTERM, spare)
-    while left := [pid for pid in belonging_to(folder) if pid not in spare]:
-        if time.monotonic() > deadline:  # again each round: a process may fork while it is hunted
-            _signal(left, signal.SIGKILL, spare)
+    seen: dict[int, str] = {}
+    while True:
+        fresh = {pid: start_mark(pid) for pid in belonging_to(folder) if pid not in seen and pid not in spare}
+        seen |= fresh
+        # A process that is ending has no environment any more, but still holds its files and locks.
+        left = [pid for pid, mark in seen.items() if alive(pid, mark)]
+        if not left:
+            return
+        too_late = time.monotonic() > deadline
+        _signal(left if too_late else fresh, signal.SIGKILL if too_late else signal.SIGTERM)
         time.sleep(0.02)  # no event tells of the end of a process that is not our child
 
 
@@ -66,11 +72,10 @@ def ancestors(pid: int) -> set[int]:
     return line
 
 
-def _signal(pids: Collection[int], number: signal.Signals, spare: Collection[int]) -> None:
+def _signal(pids: Collection[int], number: signal.Signals) -> None:
     for pid in pids:
-        if pid not in spare:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, number)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
 
 
 def _parent(pid: int) -> int:

@@ -54,10 +54,12 @@ async def serve_session(process: asyncssh.SSHServerProcess[bytes]) -> None:
         code = await _finish(process, child)
     finally:
         feeding.cancel()
+        await asyncio.gather(feeding, return_exceptions=True)
         if child.returncode is None:
             _signal_group(child.pid, signal.SIGHUP)
-    _report(process, code)
-    await process.wait_closed()
+    if code is not None:
+        _report(process, code)
+        await process.wait_closed()
 
 
 async def _spawn(process: asyncssh.SSHServerProcess[bytes], streams: _Streams) -> asyncio.subprocess.Process:
@@ -120,23 +122,27 @@ async def _write(fd: int, data: bytes) -> None:
                 loop.remove_writer(fd)
 
 
-async def _finish(process: asyncssh.SSHServerProcess[bytes], child: asyncio.subprocess.Process) -> int:
-    """Wait for the end of output and child. Raises asyncssh's or OSError when the client went away."""
-    output = asyncio.gather(process.stdout.drain(), process.stderr.drain())
-    if not process.term_type:
-        await output
-        return await child.wait()
-    gone = asyncio.create_task(process.channel.wait_closed())
+async def _finish(process: asyncssh.SSHServerProcess[bytes], child: asyncio.subprocess.Process) -> int | None:
+    """Wait for the end of output and child: its return code, or None when the client went away first."""
+    closed = asyncio.create_task(process.channel.wait_closed())
     ended = asyncio.create_task(child.wait())
+    output = asyncio.create_task(_drain(process))
+    tasks = (closed, ended, output)
     try:
-        await asyncio.wait((gone, ended), return_when=asyncio.FIRST_COMPLETED)
-        if not ended.done():
-            raise ConnectionAbortedError
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(output, PTY_DRAIN_S)
-        return ended.result()
+        await asyncio.wait((closed, ended), return_when=asyncio.FIRST_COMPLETED)
+        patience = PTY_DRAIN_S if process.term_type else None
+        await asyncio.wait((closed, output), return_when=asyncio.FIRST_COMPLETED, timeout=patience)
+        return None if closed.done() else ended.result()
     finally:
-        gone.cancel()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _drain(process: asyncssh.SSHServerProcess[bytes]) -> None:
+    """Wait until all that the command put out is in the channel."""
+    await process.stdout.drain()
+    await process.stderr.drain()
 
 
 def _report(process: asyncssh.SSHServerProcess[bytes], code: int) -> None:
