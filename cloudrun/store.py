@@ -24,6 +24,7 @@ from cloudrun.store_rows import (
     change,
     from_row,
     insertion,
+    plain_text,
     selection,
     time_text,
     to_columns,
@@ -145,7 +146,7 @@ class Store(StoreFile):
         statement = "INSERT INTO stages (run, attempt, stage, started_at, seconds) VALUES (?, ?, ?, ?, ?)"
         with self._write() as db:
             try:
-                db.execute(statement, [run, attempt, str(stage), time_text(started_at), seconds])
+                db.execute(statement, [plain_text(run), attempt, str(stage), time_text(started_at), seconds])
             except sqlite3.IntegrityError:
                 self._no_run(db, run)
 
@@ -225,7 +226,7 @@ class Store(StoreFile):
         with self._write() as db:
             db.execute("DELETE FROM claims WHERE abs(? - claimed_at) > ?", [now, CLAIM_S])
             claimed = [row[0] for row in db.execute("SELECT name FROM claims")]
-            name = numbered(base, [*claimed, *_live_names(db)])
+            name = numbered(plain_text(base), [*claimed, *_live_names(db)])
             db.execute("INSERT INTO claims (name, claimed_at) VALUES (?, ?)", [name, now])
         return name
 
@@ -257,7 +258,7 @@ class Store(StoreFile):
     # --- steps of a transaction ----------------------------------------------------------
 
     def _select(self, db: sqlite3.Connection, record: type[R], rest: str, values: Sequence[Any]) -> list[R]:
-        rows = db.execute(selection(record, rest), values)
+        rows = db.execute(selection(record, rest), _plain(values))
         with self._sound():
             return [from_row(record, row) for row in rows]
 
@@ -312,7 +313,7 @@ class Store(StoreFile):
             _insert(db, machine)
         except sqlite3.IntegrityError as error:
             raise _name_taken(machine.name) from error
-        db.execute("DELETE FROM claims WHERE name = ?", [machine.name])
+        db.execute("DELETE FROM claims WHERE name = ?", [plain_text(machine.name)])
 
     def _change_charge(self, statement: str, values: list[str], id: int) -> Charge:
         with self._write() as db:
@@ -337,14 +338,14 @@ def _update(
 ) -> None:
     row = to_columns(record, fields)
     if row:
-        db.execute(change(record, row, where), [*row.values(), *values])
+        db.execute(change(record, row, where), [*row.values(), *_plain(values)])
 
 
 def _machine_row(db: sqlite3.Connection, machine: Machine) -> int | None:
     """The row that is this very machine: same name and token, else same name and id, else the live
     row of its name that still waits for its id."""
     query = f"SELECT seq, token, provider, id, {_LIVE} FROM machines WHERE name = ? ORDER BY seq DESC"  # noqa: S608  # constant
-    rows = db.execute(query, [machine.name]).fetchall()
+    rows = db.execute(query, [plain_text(machine.name)]).fetchall()
     for seq, token, *_ in rows:
         if token and token == machine.token:
             return int(seq)
@@ -358,7 +359,7 @@ def _machine_row(db: sqlite3.Connection, machine: Machine) -> int | None:
 def _newest_machine(db: sqlite3.Connection, name: str) -> int | None:
     """The row of the live machine of that name, else of the last one that had it."""
     query = f"SELECT seq FROM machines WHERE name = ? ORDER BY {_LIVE} DESC, seq DESC LIMIT 1"  # noqa: S608  # constant
-    row = db.execute(query, [name]).fetchone()
+    row = db.execute(query, [plain_text(name)]).fetchone()
     return int(row[0]) if row else None
 
 
@@ -375,3 +376,7 @@ def _name_taken(name: str) -> Refused:
 
 def _where(given: Mapping[str, str]) -> tuple[str, list[str]]:
     return " AND ".join(["TRUE", *(f"{name} = ?" for name in given)]), [*given.values()]
+
+
+def _plain(values: Sequence[Any]) -> list[Any]:
+    return [plain_text(value) if isinstance(value, str) else value for value in values]

@@ -80,16 +80,16 @@ def change(record: type[Record], row: Mapping[str, Column], where: str) -> str:
     return f"UPDATE {TABLES[record]} SET {names} WHERE {where}"  # noqa: S608  # all names are our own
 
 
+def plain_text(value: str) -> str:
+    """SQLite keeps Unicode only: bytes that were no UTF-8 are written as \\udcXX, and looked for so."""
+    return value.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def time_text(moment: datetime) -> str:
     """Raises ValueError for a time without a zone: nobody could say when that was."""
     if moment.tzinfo is None:
         raise ValueError(f"{moment} has no time zone")
     return moment.astimezone(UTC).isoformat(timespec="microseconds")
-
-
-def _text(value: str) -> str:
-    """SQLite keeps Unicode only: bytes that were no UTF-8 are shown as \\udcXX."""
-    return value.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _json(value: object) -> str:
@@ -111,7 +111,7 @@ def _enum_text(value: str) -> str:
 _Form = tuple[Callable[[Any], Column], Callable[[Any], Any]]
 
 _BY_ANNOTATION: dict[str, _Form] = {
-    "str": (_text, str),
+    "str": (plain_text, str),
     "int": (int, int),
     "float": (float, float),
     "bool": (int, bool),
