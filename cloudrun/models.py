@@ -292,6 +292,7 @@ class Bundle:
     root: Path | None = None  # None once it is a snapshot in the store
     ignored: tuple[Ignored, ...] = ()
     secrets: tuple[str, ...] = ()  # paths that look like keys or .env files
+    sources: tuple[tuple[str, Path], ...] = ()  # of shared modules: (path in the bundle, file it is taken from)
 
     @property
     def size_bytes(self) -> int:

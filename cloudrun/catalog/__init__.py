@@ -1,0 +1,24 @@
+"""The shipped facts: instance types, prices with their dates, billing rules. README.md has the sources."""
+
+from cloudrun.catalog.loader import (
+    BillingRule,
+    InstanceType,
+    find_type,
+    list_types,
+    load_billing,
+    resolve_type,
+)
+from cloudrun.catalog.prices import load_offers, running_cost_per_hour_usd, successors, type_warning
+
+__all__ = [
+    "BillingRule",
+    "InstanceType",
+    "find_type",
+    "list_types",
+    "load_billing",
+    "load_offers",
+    "resolve_type",
+    "running_cost_per_hour_usd",
+    "successors",
+    "type_warning",
+]

@@ -1,0 +1,148 @@
+"""Offers from the shipped price lists, each with the day its price was taken."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+from decimal import Decimal
+from functools import cache
+
+from cloudrun.catalog.loader import InstanceType, date_or_none, find_type, list_types, load_billing, read_csv
+from cloudrun.models import Market, Offer
+
+SPECIAL_REGIONS = ("us-gov-", "usgov", "cn-", "china")  # accounts of their own; only when asked for by name
+HOURS_PER_MONTH = 730  # 365 * 24 / 12, as both providers quote monthly prices
+_DISK = {"aws": "disk gp3", "azure": "disk standard SSD"}  # rows of billing.csv priced by the GB-month
+_ADDRESS = {"aws": "public IPv4 (in use or idle)", "azure": "public IPv4 static standard"}
+
+Price = tuple[Decimal, date | None]
+
+
+def load_offers(
+    *, provider: str = "", type: str = "", market: Market | None = None, regions: Sequence[str] = ()
+) -> list[Offer]:
+    """What the catalogue knows to be offered, on demand and spot, one per region; empty does not restrict.
+
+    The newest price of each market counts; a type without one in the present list takes it from
+    the older snapshots. A price that no snapshot has is None. No I/O beyond the shipped files.
+    """
+    wanted = [known for known in list_types(provider) if type in ("", known.type)]
+    markets = (market,) if market else (Market.ON_DEMAND, Market.SPOT)
+    present = _prices("prices.csv")
+    offers = []
+    for known in wanted:
+        key = (known.provider, known.type)
+        by_region = present.get(key) or _prices("price_history.csv").get(key) or {"": {}}
+        for region, prices in by_region.items():
+            if _wanted(region, regions):
+                offers += [_offer(known, region, each, prices.get(each)) for each in markets]
+    return offers
+
+
+def running_cost_per_hour_usd(provider: str, disk_gb: int) -> tuple[Decimal, str]:
+    """What disk and public address add to an hour, and a remark on how exact that is.
+
+    Prices of one region stand for all: the catalogue has no others.
+    """
+    total = Decimal(0)
+    remark = ""
+    for rule in load_billing():
+        if rule.provider != provider or rule.price_usd is None or rule.valid_to is not None:
+            continue
+        if rule.what == _ADDRESS.get(provider):
+            total += rule.price_usd
+        elif rule.what == _DISK.get(provider) and disk_gb:
+            total += rule.price_usd * disk_gb / HOURS_PER_MONTH
+            remark = f"the disk is priced as in {rule.region} ({rule.as_of})"
+    return total, remark
+
+
+def successors(provider: str, type: str) -> list[str]:
+    """Types of today that can do what a retired one did, cheapest first: at most one a GPU model, two in all.
+
+    The rule: same provider, in the 2026 lists, x86, whole GPUs, at least as many of them, each with
+    at least the memory and compute capability. Prices are the lowest on-demand ones of the catalogue.
+    """
+    old = find_type(provider, type)
+    if old is None or old.status != "retired" or not old.gpu_count:
+        return []
+    fitting = [new for new in list_types(provider) if _replaces(new, old)]
+    priced = sorted((price, new.type, new.gpu) for new in fitting for price in [_least_price(new)] if price)
+    by_gpu: dict[str, str] = {}
+    for _, name, gpu in priced:
+        by_gpu.setdefault(gpu, name)
+    return list(by_gpu.values())[:2]
+
+
+@cache
+def type_warning(provider: str, type: str) -> str:
+    """What to know before renting such a machine, with what to take instead; "" for nothing."""
+    known = find_type(provider, type)
+    if known is None or known.status == "listed":
+        return ""
+    if known.status != "retired":
+        return f"whether {type} is still offered is uncertain"
+    since = f" on {known.retired_on}" if known.retired_on else ""
+    instead = successors(provider, type)
+    return f"{type} was retired{since}" + (f"; today's nearest: {', '.join(instead)}" if instead else "")
+
+
+@cache
+def _prices(file: str) -> dict[tuple[str, str], dict[str, dict[Market, Price]]]:
+    """Newest price of each market, by (provider, type) and region. An undated price is the oldest."""
+    table: dict[tuple[str, str], dict[str, dict[Market, Price]]] = {}
+    for row in read_csv(file):
+        as_of = date_or_none(row["as_of"])
+        prices = table.setdefault((row["provider"], row["instance_type"]), {}).setdefault(row["region"], {})
+        for market, cell in (
+            (Market.ON_DEMAND, row["on_demand_usd_hour"]),
+            (Market.SPOT, row["spot_usd_hour"]),
+        ):
+            if cell and (market not in prices or _day(as_of) > _day(prices[market][1])):
+                price = Decimal(cell)
+                if price > 0:
+                    prices[market] = (price, as_of)
+    return table
+
+
+def _day(as_of: date | None) -> date:
+    return as_of or date.min
+
+
+def _offer(known: InstanceType, region: str, market: Market, price: Price | None) -> Offer:
+    return Offer(
+        provider=known.provider,
+        region=region,
+        type=known.type,
+        market=market,
+        price_per_hour_usd=price[0] if price else None,
+        price_as_of=price[1] if price else None,
+        gpu=known.gpu,
+        gpu_count=known.gpu_count,
+        gpu_memory_gib=known.gpu_memory_gib,
+        gpu_capability=known.gpu_capability,
+        vcpus=known.vcpus,
+        memory_gib=known.memory_gib,
+    )
+
+
+def _wanted(region: str, regions: Sequence[str]) -> bool:
+    return region in regions if regions else not region.startswith(SPECIAL_REGIONS)
+
+
+def _replaces(new: InstanceType, old: InstanceType) -> bool:
+    return (
+        new.status == "listed"
+        and new.arch == "amd64"
+        and new.nvidia
+        and new.whole_gpus
+        and new.gpu_count >= old.gpu_count
+        and new.gpu_memory_gib >= old.gpu_memory_gib
+        and (new.gpu_capability or 0) >= (old.gpu_capability or 0)
+    )
+
+
+def _least_price(known: InstanceType) -> Decimal | None:
+    by_region = _prices("prices.csv").get((known.provider, known.type), {})
+    found = [prices[Market.ON_DEMAND][0] for prices in by_region.values() if Market.ON_DEMAND in prices]
+    return min(found, default=None)

@@ -1,0 +1,37 @@
+"""Files that look like keys or passwords, which a bundle must not carry by accident."""
+
+from __future__ import annotations
+
+import re
+
+HEAD_BYTES = 4096  # a key or a token stands at the head of its file
+SMALL_BYTES = 64 * 1024  # larger files are data that may hold anything by chance
+
+_NAMES = re.compile(
+    r"""
+    \.env | \.env\.(?!(?:example|sample|template|dist)$).+ | .+\.env
+    | id_(?:rsa|dsa|ecdsa|ed25519)(?:_sk)? | .+\.(?:key|p12|pfx|ppk|jks|keystore)
+    | \.netrc | _netrc | \.pgpass | \.pypirc | \.git-credentials | \.htpasswd | \.dockercfg
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+_PATHS = re.compile(r"(?:.*/)?(?:\.aws/credentials|\.kube/config|\.docker/config\.json)")
+_CONTENT = re.compile(
+    rb"""
+    ^-----BEGIN\ (?:[A-Z0-9]+\ )*PRIVATE\ KEY(?:\ BLOCK)?-----
+    | ^PuTTY-User-Key-File-\d
+    | ^\s*(?:export\s+)?aws_secret_access_key\s*[=:]\s*["']?[A-Za-z0-9/+]{40}
+    | \b(?:AKIA|ASIA)(?![A-Z0-9]{9}EXAMPLE)[A-Z0-9]{16}\b
+    | "private_key"\s*:\s*"-----BEGIN
+    | \bgh[pousr]_[A-Za-z0-9]{36} | \bhf_[A-Za-z0-9]{34}\b
+    """,
+    re.VERBOSE | re.IGNORECASE | re.MULTILINE,
+)
+
+
+def looks_secret(path: str, size: int, head: bytes) -> bool:
+    """Whether a file looks like a secret, by its name or by how its content starts."""
+    name = path.rpartition("/")[2]
+    if _NAMES.fullmatch(name) or _PATHS.fullmatch(path):
+        return True
+    return size <= SMALL_BYTES and _CONTENT.search(head) is not None

@@ -1,0 +1,347 @@
+"""Stages 1 to 4 of the road as one free step: what would run, where, on what, at which price.
+
+Everything that can be refused is refused here, before anything is paid for. A plan for this
+computer, or for a machine that exists, touches neither network nor price lists.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+from cloudrun import catalog
+from cloudrun.attempts import offer_of
+from cloudrun.bundle import refuse_secrets, scan
+from cloudrun.config import Settings
+from cloudrun.errors import ProviderError, Refused
+from cloudrun.jobs import DEFAULT_STACKS, find_preset, find_shared, load_job
+from cloudrun.models import Bundle, GpuNeed, Job, Machine, Market, Offer, Plan, Stack, Stage
+from cloudrun.offers import pick_stack, rank
+from cloudrun.providers.base import Need, Provider
+from cloudrun.stacks import NONE, load_stack
+from cloudrun.target import LOCAL, Target, find_target
+
+BIG_BUNDLE_BYTES = 500_000_000  # code is small: past this, data has slipped in
+STALE = timedelta(days=30)  # an older price is the catalogue's: who can ask the provider gets today's
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+Providers = Callable[[str], Provider]
+
+
+def make_plan(
+    settings: Settings,
+    job: str,
+    *,
+    machines: Sequence[Machine],
+    providers: Providers,
+    preset: str = "",
+    args: Sequence[str] = (),
+    stack: str = "",
+    type: str = "",
+    market: Market | None = None,
+    on: str = "",
+    max_hours: float | None = None,
+    budget_usd: Decimal | None = None,
+    disk_gb: int = 0,
+    keep: bool = False,
+    allow_secrets: bool = False,
+    env: Sequence[tuple[str, str]] = (),
+    regions: Sequence[str] = (),
+) -> Plan:
+    """Walk stages 1 to 4. machines: the known live ones. Spends nothing and starts nothing.
+
+    Raises UsageError for everything that cannot run as asked: a bad job, an unknown preset, type
+    or machine, a GPU that no accepted stack drives, a budget below the first hour, data that is
+    not there, secrets in the folder; ProviderError where a provider cannot say what it offers.
+    """
+    clock = _Clock()
+    with clock.stage(Stage.LOAD):
+        loaded = load_job(job)
+        chosen = find_preset(loaded, preset)
+        max_hours = _limit("max-hours", max_hours if max_hours is not None else chosen.max_hours)
+        _check_env(env)
+    with clock.stage(Stage.RESOLVE):
+        stacks = [load_stack(name) for name in ([stack] if stack else loaded.stacks)]
+    with clock.stage(Stage.CHOOSE):
+        target = find_target(machines, on=on, type=type, market=market)
+        spending = _Spending(max_hours, budget_usd, disk_gb)
+        if target.machine:
+            picked = _fit_machine(target.machine, loaded.gpu, stacks)
+            candidates: tuple[Offer, ...] = ()
+        else:
+            ranked = _offers(target, providers, loaded.gpu, stacks, market, regions)
+            picked, candidates = _choose(ranked, loaded.gpu, stacks, spending)
+        if target.local:
+            _check_data(loaded, settings)
+        warnings = _warnings(candidates, spending)
+    with clock.stage(Stage.BUNDLE):
+        bundle = scan(
+            loaded.folder,
+            shared=find_shared(loaded),
+            outputs=loaded.outputs,
+            cache_dir=settings.home / "cache",
+        )
+        if not allow_secrets:
+            refuse_secrets(bundle)
+        warnings += _bundle_warnings(bundle)
+    return Plan(
+        job=loaded,
+        preset=chosen.name,
+        args=(*chosen.args, *args),
+        stack=picked,
+        candidates=candidates,
+        bundle=bundle,
+        machine=target.machine.name if target.machine else "",
+        target_reason=target.reason,
+        max_hours=max_hours,
+        budget_usd=budget_usd,
+        worst_case_usd=spending.worst_case_usd(target.machine, candidates),
+        disk_gb=disk_gb,
+        keep=keep,
+        warnings=tuple(dict.fromkeys(warnings)),
+        env=tuple(env),
+        stage_seconds=tuple(clock.seconds),
+    )
+
+
+def plan_launch(
+    settings: Settings,  # noqa: ARG001  # the same first argument as make_plan
+    *,
+    providers: Providers,
+    type: str = LOCAL,
+    market: Market | None = None,
+    stack: str = "",
+    regions: Sequence[str] = (),
+    max_hours: float | None = None,
+    budget_usd: Decimal | None = None,
+    disk_gb: int = 0,
+) -> tuple[Stack, tuple[Offer, ...]]:
+    """Stages 2 and 3 for a machine without a job: the stack and the offers to try, cheapest first.
+
+    Without a stack, this computer is taken as it is and a rented machine gets the newest torch
+    stack that it can drive. Raises as make_plan does.
+    """
+    target = find_target((), on="", type=type or LOCAL, market=market)
+    names = [stack] if stack else [NONE] if target.local else list(DEFAULT_STACKS)
+    stacks = [load_stack(name) for name in names]
+    ranked = _offers(target, providers, GpuNeed(), stacks, market, regions)
+    spending = _Spending(_limit("max-hours", max_hours), budget_usd, disk_gb)
+    return _choose(ranked, GpuNeed(), stacks, spending)
+
+
+def find_offers(
+    *,
+    providers: Providers,
+    gpu: str = "",
+    min_gpu_memory_gib: float = 0,
+    type: str = "",
+    market: Market | None = None,
+    regions: Sequence[str] = (),
+) -> list[Offer]:
+    """Everything that could be rented, of a type or with a GPU of that name, cheapest first."""
+    types = catalog.resolve_type(type) if type else [(name, "") for name in ("local", "aws", "azure")]
+    need = GpuNeed(count=1 if min_gpu_memory_gib else 0, min_memory_gib=min_gpu_memory_gib)
+    found: list[Offer] = []
+    for provider, name in types:
+        found += _provider_offers(providers, provider, name, need, market, regions)
+    wanted = [offer for offer in found if gpu.lower() in offer.gpu.lower() and (not gpu or offer.gpu_count)]
+    return [offer for offer in rank(wanted, need, ()) if offer.fits or type]
+
+
+class _Clock:
+    """Times the stages."""
+
+    def __init__(self) -> None:
+        self.seconds: list[tuple[Stage, float]] = []
+
+    @contextmanager
+    def stage(self, stage: Stage) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        self.seconds.append((stage, time.monotonic() - started))
+
+
+@dataclass(frozen=True)
+class _Spending:
+    """The limits that the user set on one run."""
+
+    max_hours: float | None
+    budget_usd: Decimal | None
+    disk_gb: int
+
+    def per_hour_usd(self, offer: Offer) -> Decimal | None:
+        """Compute, disk and public address of an hour; None where the price is unknown."""
+        if offer.market is Market.OWN or offer.price_per_hour_usd is None:
+            return offer.price_per_hour_usd
+        return offer.price_per_hour_usd + catalog.running_cost_per_hour_usd(offer.provider, self.disk_gb)[0]
+
+    def affords(self, offer: Offer) -> bool:
+        """Whether the budget reaches for the first hour; an unknown price is never affordable."""
+        if self.budget_usd is None:
+            return True
+        price = self.per_hour_usd(offer)
+        return price is not None and price <= self.budget_usd
+
+    def worst_case_usd(self, machine: Machine | None, candidates: Sequence[Offer]) -> Decimal | None:
+        """The total at the deadline of the dearest candidate, at most the budget; None = unknown."""
+        if machine:
+            return Decimal(0) if machine.market is Market.OWN else self._total(machine.price_per_hour_usd)
+        prices = [self.per_hour_usd(offer) for offer in candidates]
+        known = [price for price in prices if price is not None]
+        return self._total(max(known) if len(known) == len(prices) else None)
+
+    def _total(self, per_hour_usd: Decimal | None) -> Decimal | None:
+        if per_hour_usd == 0:
+            return Decimal(0)
+        if per_hour_usd is None or self.max_hours is None:
+            return self.budget_usd
+        total = (per_hour_usd * Decimal(str(self.max_hours))).quantize(Decimal("0.0001"))
+        return total if self.budget_usd is None else min(total, self.budget_usd)
+
+
+def _limit(name: str, value: float | None) -> float | None:
+    if value is not None and not 0 < value <= 1_000_000:
+        raise Refused(f"--{name} is {value:g}", hint="use a positive number")
+    return value
+
+
+def _check_env(env: Sequence[tuple[str, str]]) -> None:
+    for name, value in env:
+        if not _ENV_NAME.fullmatch(name) or "\0" in value:
+            raise Refused(f"{name!r} cannot be an environment variable", hint="write NAME=value")
+        if name.startswith("CLOUDRUN_"):
+            raise Refused(f"{name} is set by cloudrun itself", hint="choose another name")
+
+
+# --- on what -------------------------------------------------------------------------------
+
+
+def _offers(
+    target: Target,
+    providers: Providers,
+    need: GpuNeed,
+    stacks: Sequence[Stack],
+    market: Market | None,
+    regions: Sequence[str],
+) -> list[Offer]:
+    found: list[Offer] = []
+    for provider, name in target.types:
+        wanted = None if provider == LOCAL else market or Market.ON_DEMAND
+        found += _provider_offers(providers, provider, name, need, wanted, regions)
+    return rank(found, need, stacks)
+
+
+def _provider_offers(
+    providers: Providers, name: str, type: str, need: GpuNeed, market: Market | None, regions: Sequence[str]
+) -> list[Offer]:
+    """What the provider offers; from the catalogue where the provider is not installed."""
+    try:
+        provider = providers(name)
+    except ProviderError:
+        if name == LOCAL:
+            raise
+        return catalog.load_offers(provider=name, type=type, market=market, regions=regions)
+    return provider.offers(Need(gpu=need, type=type, market=market, regions=tuple(regions)))
+
+
+def _choose(
+    ranked: Sequence[Offer], need: GpuNeed, stacks: Sequence[Stack], spending: _Spending
+) -> tuple[Stack, tuple[Offer, ...]]:
+    """The stack for the cheapest fitting offer, and every fitting offer that the same stack drives."""
+    if not ranked:
+        raise Refused("nobody offers that there", hint="cloudrun offers lists types and regions")
+    fitting = [offer for offer in ranked if offer.fits]
+    if not fitting:
+        reasons = dict.fromkeys(f"{offer.type} does not fit: {offer.why_not}" for offer in ranked)
+        raise Refused("; ".join(list(reasons)[:3]), hint=_fix(ranked[0], need, stacks))
+    affordable = [offer for offer in fitting if spending.affords(offer)]
+    if not affordable:
+        raise Refused(_beyond(fitting[0], spending), hint="raise --budget, or name a cheaper type")
+    stack = pick_stack(affordable[0], need, stacks)
+    assert stack is not None  # noqa: S101  # it fits, so some stack drives it
+    return stack, tuple(offer for offer in affordable if pick_stack(offer, need, [stack]) is stack)
+
+
+def _fit_machine(machine: Machine, need: GpuNeed, stacks: Sequence[Stack]) -> Stack:
+    """The stack for a machine that exists already: the one it has, where the job accepts it."""
+    judged = rank([offer_of(machine)], need, stacks)[0]
+    if not judged.fits:
+        raise Refused(f"{machine.name} does not fit: {judged.why_not}", hint="name another machine or type")
+    own = next((stack for stack in stacks if stack.name == machine.stack), None)
+    picked = own or pick_stack(judged, need, stacks)
+    if machine.market is not Market.OWN and own is None:
+        names = ", ".join(stack.name for stack in stacks)
+        raise Refused(
+            f"{machine.name} has stack {machine.stack or 'none'}, the job accepts {names}",
+            hint=f"launch one with --stack {stacks[0].name}",
+        )
+    assert picked is not None  # noqa: S101  # it fits, so some stack drives it
+    return picked
+
+
+def _check_data(job: Job, settings: Settings) -> None:
+    """Refuse a job that needs data which is not on this computer; other machines only tell later."""
+    for need in job.data:
+        place = settings.datasets_dir / need.name
+        if need.required and not place.is_dir():
+            hint = need.description or "the job's README.md says how to get it"
+            raise Refused(f"job {job.name} needs data that is not here: {place}", hint=hint)
+
+
+def _warnings(candidates: Sequence[Offer], spending: _Spending) -> tuple[str, ...]:
+    first = candidates[0] if candidates else None
+    if first is None or first.market is Market.OWN:
+        return ()
+    found = [first.warning] if first.warning else []
+    if first.price_per_hour_usd is None:
+        found.append("the price is unknown; the total cannot be said")
+    elif first.price_as_of and datetime.now(UTC).date() - first.price_as_of > STALE:
+        found.append(
+            f"the price is of {first.price_as_of}, from the catalogue: {first.provider} was not asked"
+        )
+    remark = catalog.running_cost_per_hour_usd(first.provider, spending.disk_gb)[1]
+    if remark:
+        found.append(remark)
+    if spending.max_hours is None and spending.budget_usd is None:
+        found.append("no limit: only the idle end stops the machine; set --max-hours or --budget")
+    return tuple(found)
+
+
+def _bundle_warnings(bundle: Bundle) -> tuple[str, ...]:
+    if bundle.size_bytes <= BIG_BUNDLE_BYTES:
+        return ()
+    gigabytes = bundle.size_bytes / 1e9
+    return (f"{gigabytes:.1f} GB of code: put data elsewhere, or name it in .cloudrunignore",)
+
+
+def _fix(offer: Offer, need: GpuNeed, stacks: Sequence[Stack]) -> str:
+    """What would fit: another stack, or the cheapest types of today that the job and its stacks can use."""
+    other = pick_stack(offer, need, [load_stack(name) for name in DEFAULT_STACKS])
+    if (
+        offer.gpu_count >= need.count
+        and other
+        and not rank([replace(offer, why_not="")], need, [other])[0].why_not
+    ):
+        return f"--stack {other.name} can drive it"
+    today = rank(catalog.load_offers(market=Market.ON_DEMAND), need, stacks)
+    able = dict.fromkeys(
+        offer.type for offer in today if offer.fits and not offer.warning and offer.gpu_count
+    )
+    names = list(able)[:3]
+    return (
+        f"what fits, cheapest first: {', '.join(names)}" if names else "cloudrun offers lists what there is"
+    )
+
+
+def _beyond(offer: Offer, spending: _Spending) -> str:
+    price = spending.per_hour_usd(offer)
+    if price is None:
+        return f"{offer.type} has no known price, so a budget of {spending.budget_usd} USD cannot be kept"
+    return (
+        f"the first hour of {offer.type} costs {price:.4f} USD, over the budget of {spending.budget_usd} USD"
+    )
