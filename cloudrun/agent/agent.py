@@ -85,6 +85,7 @@ def main(argv):
     os.makedirs(BASE, exist_ok=True)
     try:
         write_all(1, MAGIC)
+        revive_guard()
         verbs[argv[0]](*argv[1:])
     except Failure as failure:
         send_failure(failure.kind, str(failure))
@@ -440,8 +441,10 @@ def wait_turn(key, folder):
 
 
 # $0 is the run's folder. The inner shell becomes the command, under a process id that is known;
-# the outer one outlives it. Both files exist already, so that a full disk cannot keep them empty.
-WRAPPER = """/bin/sh -c 'echo $$ 1<>"$0/pid"; exec "$@"' "$0" "$@"
+# the outer one outlives it, and keeps its own remarks ("Terminated") out of the log. Both files exist
+# already, so that a full disk cannot keep them empty.
+WRAPPER = """exec 3>&2 2>/dev/null
+/bin/sh -c 'echo $$ 1<>"$0/pid"; exec "$@"' "$0" "$@" 2>&3 3>&-
 echo $? 1<>"$0/exit"
 """
 
@@ -465,7 +468,7 @@ def launch(folder, spec, state):
     if not pid:
         become_job(folder, spec, env, gate, opener)
     os.close(gate)
-    state.update(state="running", pid=pid, ticks=start_ticks(pid), started=CLOCK.stamp())
+    state.update(state="running", runner=os.getpid(), pid=pid, ticks=start_ticks(pid), started=CLOCK.stamp())
     save_state(folder, state)
     os.write(opener, b"1")
     os.close(opener)
@@ -594,17 +597,18 @@ def finish(folder, state, code, reason, message=""):
         message = "ended by signal %d%s" % (code - 128, " (often: out of memory)" if code == 137 else "")
         reason = "killed" if code == 137 else ""
     forget(os.path.join(folder, "env"))
-    state.update(state="ended", exit_code=code, reason=reason, message=message, ended=end_stamp(folder))
+    state.update(state="ended", exit_code=code, reason=reason, message=message, ended=end_stamp(folder, state))
     save_state(folder, state)
     queue_entries()  # sweeps ours away
 
 
-def end_stamp(folder):
-    """When the exit code was written; a runner that came late must not say it was now."""
+def end_stamp(folder, state):
+    """Now; from a runner that came after the end, when the exit code was written."""
     path = os.path.join(folder, "exit")
-    if read_number(path) is None:
+    if state.get("runner") == os.getpid() or read_number(path) is None:
         return CLOCK.stamp()
-    ago = max(0.0, time.time() - os.stat(path).st_mtime)
+    longest = CLOCK.now() - state["started"][1] if state["started"][2] == CLOCK.boot_id else float("inf")
+    ago = min(max(0.0, time.time() - os.stat(path).st_mtime), longest)
     return [time.time() - ago, CLOCK.now() - ago, CLOCK.boot_id]
 
 
@@ -917,6 +921,20 @@ def arm(policy, home_now):
         record["home"] = home_now if home_now is not None else policy["issued_at"] + (late if 0 <= late < 600 else 0)
         record["stamp"] = CLOCK.stamp()
     save_json(path_of("guard.json"), record)
+    leave_guard()
+
+
+def revive_guard():
+    """Replace a guard that was killed; one that went home had no policy left to keep."""
+    if os.path.exists(path_of("guard.lock")):
+        lock = os.open(path_of("guard.lock"), os.O_RDWR)
+        if os.fstat(lock).st_size and try_lock(lock):
+            detach(lambda: run_guard(lock), path_of("guard.log"), lock)
+        os.close(lock)
+
+
+def leave_guard():
+    """See that one guard lives, of this agent's version, and that it has read the policy."""
     lock = os.open(path_of("guard.lock"), os.O_RDWR | os.O_CREAT, 0o600)
     for attempt in range(250):
         if try_lock(lock):
@@ -953,6 +971,7 @@ def run_guard(lock):
         policy = record["policy"]
         idle_s, deadline = policy.get("idle_s"), policy.get("deadline_at")
         if policy.get("keep") or (idle_s is None and deadline is None):
+            os.ftruncate(lock, 0)
             return
         now = CLOCK.now()
         if record["armed"][2] == CLOCK.boot_id:
@@ -966,6 +985,7 @@ def run_guard(lock):
         if min(left) > 0:
             WAKE.wait(min(left))
         elif end_machine(policy, "deadline" if deadline is not None and deadline <= home_time(record) else "idle"):
+            os.ftruncate(lock, 0)
             return
 
 

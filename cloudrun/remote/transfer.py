@@ -26,6 +26,7 @@ from cloudrun.remote.shell import Shell
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
 OpenContent = Callable[[str], IO[bytes]]  # sha256 -> readable binary file
 
+LAST_WORD_S = 2.0  # what an agent that stopped reading gets to say why
 MAX_ROUNDS = 4  # of fetching files that changed while they were read
 
 
@@ -198,7 +199,8 @@ class _Answer:
             try:
                 return self._link.write(data)
             except ConnectionLost as loss:
-                self._thread.join()
+                self._link.close_stdin()
+                self._thread.join(LAST_WORD_S)
                 raise self._failure or loss from None
         raise self._failure
 

@@ -63,7 +63,8 @@ def test_start_is_idempotent(machine: LocalShell) -> None:
 
 
 def test_the_job_finds_its_environment(machine: LocalShell) -> None:
-    script = 'echo "$PWD"; echo "$CLOUDRUN_OUTPUT_DIR"; echo "$CLOUDRUN_DATA_DIR"; echo "$CLOUDRUN_RESUME_FROM"; echo "$GREETING"'
+    names = ("PWD", "CLOUDRUN_OUTPUT_DIR", "CLOUDRUN_DATA_DIR", "CLOUDRUN_RESUME_FROM", "GREETING")
+    script = "".join(f'echo "${name}"; ' for name in names)
     start_script(machine, script, env={"GREETING": "h\u00e9llo\n$x"}, outputs="out", resume_from="/from/here")
     log, _ = follow_to_end(machine)
     code = machine.run_dir(KEY) / "code"
@@ -229,7 +230,12 @@ def test_the_time_limit_is_kept_with_nobody_watching(machine: LocalShell) -> Non
 
 def test_sigterm_passes_through_a_shell_that_would_keep_it(machine: LocalShell) -> None:
     """sh does not pass SIGTERM on, and would die of it before the program that it runs has saved."""
-    program = "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(75))\nprint('up')\ntime.sleep(600)"
+    program = (
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))\n"
+        "print('up')\n"
+        "time.sleep(600)"
+    )
     start_script(machine, f'python3 -S -c "{program}"\ncode=$?\nexit $code')
     wait_for(lambda: log_of(machine) == b"up\n")
     process.signal(machine, KEY)
