@@ -34,7 +34,7 @@ def script(shell: str) -> str:
     from cloudrun.cli import app
 
     kind = get_completion_class(shell)
-    assert kind is not None  # noqa: S101   # SHELLS names only those that click knows
+    assert kind is not None  # noqa: S101  # SHELLS names only those that click knows
     return kind(app, {}, "cloudrun", VARIABLE).source()
 
 

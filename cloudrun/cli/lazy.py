@@ -24,7 +24,7 @@ class Entry:
     def load(self) -> click.Command:
         module, _, attribute = self.target.partition(":")
         command = getattr(importlib.import_module(module), attribute)
-        assert isinstance(command, click.Command)  # noqa: S101   # our own table
+        assert isinstance(command, click.Command)  # noqa: S101  # our own table
         return command
 
 

@@ -46,16 +46,10 @@ def field(label: str, text: str) -> str:
 
 def offer_text(offer: Offer) -> str:
     """`aws us-east-1 p2.xlarge spot, 1 x Tesla K80 12 GiB, 4 vCPU, 61 GiB`"""
-    place = " ".join(part for part in (offer.provider, offer.zone or offer.region) if part)
-    name = "" if offer.type == offer.provider else f" {offer.type}"
-    parts = [f"{place}{name}" + ("" if offer.market is Market.OWN else f" {offer.market.value}")]
-    if offer.gpu_count:
-        parts.append(f"{offer.gpu_count} x {offer.gpu} {offer.gpu_memory_gib:g} GiB")
-    if offer.vcpus:
-        parts.append(f"{offer.vcpus} vCPU")
-    if offer.memory_gib:
-        parts.append(f"{offer.memory_gib:.3g} GiB")
-    return ", ".join(parts)
+    if offer.market is Market.OWN:
+        return ", ".join([f"this computer ({offer.provider})", *_hardware(offer)])
+    place = f"{offer.provider} {offer.zone or offer.region} {offer.type} {offer.market.value}"
+    return ", ".join([place, *_hardware(offer)])
 
 
 def price_text(amount: Decimal | None, market: Market, as_of: object = None) -> str:
@@ -113,26 +107,36 @@ def _money(plan: Plan, machine: Machine | None) -> list[str]:
     return [*shown, field("at most", f"{money(plan.worst_case_usd)} at the deadline{limit}")]
 
 
+def _hardware(offer: Offer) -> list[str]:
+    facts = []
+    if offer.gpu_count:
+        facts.append(f"{offer.gpu_count} x {offer.gpu} {offer.gpu_memory_gib:g} GiB")
+    if offer.vcpus:
+        facts.append(f"{offer.vcpus} vCPU")
+    if offer.memory_gib:
+        facts.append(f"{offer.memory_gib:.3g} GiB")
+    return facts
+
+
 def _ends(plan: Plan, machine: Machine | None, now: datetime) -> list[str]:
-    stop = (
-        f"the job after {duration(plan.max_hours * 3600)} at the latest"
-        if plan.max_hours
-        else "the job when it is done"
-    )
+    limit = f"after {duration(plan.max_hours * 3600)} at the latest" if plan.max_hours else "when it is done"
+    lines = [field("job ends", limit)]
     if machine is not None:
         deadline = machine.deadline_at
-        stays = (
+        end = (
             f"at {clock(deadline, now)} ({until(deadline, now)})"
             if deadline
-            else "by its own guard, when idle"
+            else "by its own guard when idle"
         )
-        return [field("ends", f"{stop}; the machine stays, and ends {stays}")]
+        return [*lines, field("machine", f"stays up, and ends {end}")]
     if plan.keep:
-        return [field("ends", f"{stop}; the machine is kept: nothing but you ends it")]
-    own = "; the machine right after the outputs are home"
+        return [*lines, field("machine", "stays up until you end it (--keep)")]
+    lines.append(field("machine", "ends once the outputs are home"))
     if plan.max_hours:
-        own += f", by itself {PULL_GRACE_MINUTES:g} min past the job's limit"
-    return [field("ends", stop + own)]
+        lines.append(
+            field("", f"and by itself, with nobody watching, {PULL_GRACE_MINUTES:g} min past the limit")
+        )
+    return lines
 
 
 def _bundle(bundle: Bundle, *, full: bool) -> list[str]:

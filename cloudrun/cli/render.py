@@ -41,7 +41,7 @@ _mid_line = False  # the log's last line on the terminal has no newline yet
 def data(line: str = "") -> None:
     """One line of data."""
     _clear()
-    print(line, file=sys.stdout)  # noqa: T201   # this is the printer
+    print(line, file=sys.stdout)  # noqa: T201  # this is the printer
 
 
 def lines(some: Iterable[str]) -> None:
@@ -52,7 +52,7 @@ def lines(some: Iterable[str]) -> None:
 def say(line: str = "") -> None:
     """One line of progress."""
     _clear()
-    print(line, file=sys.stderr, flush=True)  # noqa: T201   # this is the printer
+    print(line, file=sys.stderr, flush=True)  # noqa: T201  # this is the printer
 
 
 def log(text: str, *, to_stderr: bool = False) -> None:

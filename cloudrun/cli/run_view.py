@@ -85,7 +85,7 @@ def detail_lines(
         field("run", f"{run.id}, job {run.job}" + (f", preset {run.preset}" if run.preset else "")),
         field("state", _state(run)),
         field("message", run.message),
-        field("command", " ".join([*run.command, *run.args])),
+        field("command", " ".join(run.command)),
         field("machine", run.machine),
         field("stack", run.stack),
         field("project", run.project),

@@ -42,17 +42,17 @@ def size(count: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """0.31 s, 42 s, 2 min 59 s, 3 h 05 min, 2 d 4 h."""
+    """0.31 s, 42 s, 2 min 59 s, 3 h 05 min, 2 d 04 h; 3 h where nothing is left over."""
     if seconds < 9.995:
         return f"{max(seconds, 0):.2f} s"
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
     if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
+        return _two(whole // 60, "min", whole % 60, "s")
     if whole < 86400:
-        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-    return f"{whole // 86400} d {whole % 86400 // 3600} h"
+        return _two(whole // 3600, "h", whole % 3600 // 60, "min")
+    return _two(whole // 86400, "d", whole % 86400 // 3600, "h")
 
 
 def short_duration(seconds: float) -> str:
@@ -112,7 +112,7 @@ def number(value: float) -> str:
 
 def home_relative(path: str) -> str:
     """A path with ~ for the home folder where that is shorter."""
-    home = os.path.expanduser("~")  # noqa: PTH111   # Path.home() raises where there is none
+    home = os.path.expanduser("~")  # noqa: PTH111  # Path.home() raises where there is none
     return "~" + path[len(home) :] if len(home) > 1 and path.startswith(home + "/") else path
 
 
@@ -153,6 +153,10 @@ def _coarse(span: timedelta, now: str, pattern: str) -> str:
     if seconds < 36 * 3600:
         return pattern.format(f"{round(seconds / 3600)} h")
     return pattern.format(f"{round(seconds / 86400)} days")
+
+
+def _two(much: int, unit: str, rest: int, smaller: str) -> str:
+    return f"{much} {unit} {rest:02d} {smaller}" if rest else f"{much} {unit}"
 
 
 def _escaped(found: re.Match[str]) -> str:
