@@ -1,8 +1,8 @@
 """Street-number-like digits, drawn here and written as .mat files in the true layout of SVHN.
 
 They stand in for SVHN where its files cannot be had. They are NOT SVHN: no accuracy on them says anything
-about the published one. What they share with it: 32x32 RGB crops of one digit with parts of its neighbours, many
-typefaces, slant, both polarities, weak contrast, blur, shadows, noise, and SVHN's uneven classes.
+about the published one. What they share with it: 32x32 RGB crops of one digit with parts of its neighbours,
+many typefaces, slant, both polarities, weak contrast, blur, shadows, noise, and SVHN's uneven classes.
 
 Every fourth typeface is held out for the test set, so that test accuracy means digits in unseen typefaces.
 The same seed gives the same files.

@@ -224,8 +224,10 @@ class Training:
         seen = self.batches * self.args.batch
         loss, accuracy = (self.sums / seen).tolist()
         timing = {"seconds": round(self.seconds, 3), "images_per_s": round(seen / self.seconds, 1)}
-        entry = {"epoch": self.epoch + 1, "step": (self.epoch + 1) * self.batches, "lr": self.rate(),
-                 "loss": loss, "acc": accuracy, "val_loss": val[0], "val_acc": val[1], "timing": timing}  # fmt: skip
+        entry = {
+            "epoch": self.epoch + 1, "step": (self.epoch + 1) * self.batches, "lr": self.rate(),
+            "loss": loss, "acc": accuracy, "val_loss": val[0], "val_acc": val[1], "timing": timing,
+        }  # fmt: skip
         self.metrics.add(entry)
         self.say_epoch(entry)
         self.epoch, self.batch, self.seconds = self.epoch + 1, 0, 0.0

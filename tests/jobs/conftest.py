@@ -1,0 +1,53 @@
+"""Jobs are programs: what they do is tested in a process of their own, their parts by import."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+JOBS = Path(__file__).resolve().parents[2] / "jobs"
+TRAIN = JOBS / "svhn_rcnn" / "train.py"
+sys.path[:0] = [str(JOBS), str(JOBS / "svhn_rcnn")]
+
+StartJob = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One data folder for the session: digits are rendered once."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture
+def start_job(data_dir: Path, tmp_path: Path) -> StartJob:
+    """Start train.py with its outputs in tmp_path/outputs; stdout and stderr come as one stream."""
+
+    def start(
+        *args: str, outputs: str = "outputs", env: Mapping[str, str] = {}, train: Path = TRAIN
+    ) -> subprocess.Popen[str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("CLOUDRUN_")}
+        ours = {"CLOUDRUN_DATA_DIR": str(data_dir), "CLOUDRUN_OUTPUT_DIR": str(tmp_path / outputs), **env}
+        return subprocess.Popen(
+            [sys.executable, "-W", "error::UserWarning", str(train), *args],
+            env={**kept, **ours}, cwd=train.parent, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+    return start
+
+
+@pytest.fixture
+def run_job(start_job: StartJob) -> Callable[..., tuple[int, str]]:
+    """Run train.py to its end: exit code and all that it said."""
+
+    def run(*args: str, **options: object) -> tuple[int, str]:
+        process = start_job(*args, **options)
+        said, _ = process.communicate(timeout=120)
+        return process.returncode, said
+
+    return run
