@@ -32,10 +32,10 @@ class IgnoreFile:
         for number, line in enumerate(text.split("\n"), start=1):
             rule = _translate(line)
             if rule:
-                regex, *flags = rule
-                self._rules.insert(
-                    0, (re.compile(regex, re.DOTALL), *flags, f"{label}:{number} {line.strip()}")
-                )
+                regex, ignores, dir_only, by_name = rule
+                shown = f"{label}:{number} {line.strip()}"
+                self._rules.append((re.compile(regex, re.DOTALL), ignores, dir_only, by_name, shown))
+        self._rules.reverse()  # the last line that matches decides
         names = "|".join(regex.pattern for regex, _, _, by_name, _ in self._rules if by_name)
         paths = "|".join(regex.pattern for regex, _, _, by_name, _ in self._rules if not by_name)
         self._any_name = re.compile(names, re.DOTALL) if names else None

@@ -79,9 +79,8 @@ def _resolve(text: str, machines: Sequence[Machine]) -> tuple[tuple[str, str], .
     try:
         return tuple(catalog.resolve_type(text))
     except NotFound as error:
-        names = [machine.name for machine in machines]
-        hint = nearest(text, names) if names else ""
-        hint = f"{hint} {error.hint}" if hint.startswith("did you mean") else error.hint
+        near = nearest(text, [machine.name for machine in machines], most=0)
+        hint = f"{near} {error.hint}".strip()
         raise NotFound(f"no machine and no machine type {text!r}", hint=hint) from error
 
 

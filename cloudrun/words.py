@@ -14,6 +14,5 @@ def nearest(word: str, known: Iterable[str], *, most: int = 20) -> str:
     near = [by_fold[name] for name in get_close_matches(word.casefold(), by_fold, n=3, cutoff=0.6)]
     if near:
         return f"did you mean {' or '.join(near)}?"
-    if not names:
-        return ""
-    return f"known: {', '.join(names[:most])}{' ...' if len(names) > most else ''}"
+    listed = names[:most]
+    return f"known: {', '.join(listed)}{' ...' if len(names) > most else ''}" if listed else ""

@@ -79,8 +79,8 @@ def resolve_type(text: str) -> list[tuple[str, str]]:
     types = list(_types())
     found = [pair for pair in types if wanted in (pair[1].casefold(), _short(pair[1]).casefold())]
     if not found:
-        hint = nearest(wanted, [LOCAL, *(_short(name) for _, name in types)], most=12)
-        raise NotFound(f"no machine type {text!r}", hint=f"{hint}; all: cloudrun offers")
+        near = nearest(wanted, [LOCAL, *(_short(name) for _, name in types)], most=0)
+        raise NotFound(f"no machine type {text!r}", hint=f"{near} all: cloudrun offers".strip())
     return found
 
 
