@@ -833,22 +833,31 @@ def hash_file(entry, known):
         return before.st_size, mode, known[4], mark
     file = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
-        size = os.fstat(file).st_size
-        digest, left = hashlib.sha256(), size
-        while left:
-            block = os.read(file, min(SMALL, left))
-            if not block:
-                break
-            digest.update(block)
-            left -= len(block)
+        size, sha = hash_open(file, os.fstat(file).st_size)
     finally:
         os.close(file)
-    fresh = size != before.st_size or time.time() - before.st_mtime < 2.0
-    return size - left, mode, digest.hexdigest(), None if fresh else mark
+    fresh = size != before.st_size or abs(time.time() - before.st_mtime) < 2.0
+    return size, mode, sha, None if fresh else mark
+
+
+def hash_open(file, size):
+    """(bytes read, sha256) of an open file's first size bytes."""
+    digest, left = hashlib.sha256(), size
+    while left:
+        block = os.read(file, min(SMALL, left))
+        if not block:
+            break
+        digest.update(block)
+        left -= len(block)
+    return size - left, digest.hexdigest()
 
 
 def send():
-    """Stream the wanted files: each as chunks (length, bytes), a length of 0, and a byte: 1 = it changed meanwhile."""
+    """Stream the wanted files: each as chunks (length, bytes) up to a length of 0.
+
+    A size of -1 means the file as it is now: then the first chunk is [size, mode, sha256], read through the
+    same descriptor, so that a file which is replaced all the time comes whole. No chunk at all: it is gone.
+    """
     request = read_request()
     root = outputs_dir(check_key(request["key"]))
     buffer = []
@@ -868,10 +877,13 @@ def file_pieces(path, size, offset):
     try:
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
-        yield CHUNK.pack(0) + b"\1"
+        yield CHUNK.pack(0)
         return
     try:
-        before = os.fstat(file)
+        if size < 0:
+            size, sha = hash_open(file, os.fstat(file).st_size)
+            head = json.dumps([size, stat.S_IMODE(os.fstat(file).st_mode), sha]).encode("ascii")
+            yield CHUNK.pack(len(head)) + head
         os.lseek(file, offset, os.SEEK_SET)
         left = size - offset
         while left > 0:
@@ -880,9 +892,7 @@ def file_pieces(path, size, offset):
                 break
             left -= len(block)
             yield CHUNK.pack(len(block)) + block
-        after = os.fstat(file)
-        same = (before.st_mtime_ns, before.st_size) == (after.st_mtime_ns, after.st_size)
-        yield CHUNK.pack(0) + (b"\0" if same and not left else b"\1")
+        yield CHUNK.pack(0)
     finally:
         os.close(file)
 

@@ -20,14 +20,14 @@ from cloudrun.errors import ConnectionLost, TransferFailed
 from cloudrun.manifest import digest_files
 from cloudrun.models import Bundle, BundleFile
 from cloudrun.remote import agentlink
-from cloudrun.remote.landing import BLOCK_BYTES, Landing, checked_files
+from cloudrun.remote.landing import BLOCK_BYTES, Landing, checked_files, read_file_row
 from cloudrun.remote.shell import Shell
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
 OpenContent = Callable[[str], IO[bytes]]  # sha256 -> readable binary file
 
 LAST_WORD_S = 2.0  # what an agent that stopped reading gets to say why
-MAX_ROUNDS = 4  # of fetching files that changed while they were read
+MAX_ROUNDS = 3  # of fetching anew what was written over while it was read
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,27 +90,29 @@ def pull_outputs(
 ) -> PullResult:
     """Bring the outputs to the folder `to`, verified. Nothing is written outside it, or removed.
 
-    Only what differs travels. Files that changed while they were read are fetched again, a few times.
+    Only what differs travels. Files that changed since they were listed are fetched as they are now.
     A file appears whole or not at all. Raises TransferFailed and ConnectionLost; call again to go on.
     """
     to.mkdir(parents=True, exist_ok=True)
-    received = 0
+    files, skipped = _read_listing(shell, key, prefix)
     with Landing(to) as landing:
+        wanted = landing.find_missing([file for file in files if not file.link])
+        received, changed = _fetch(shell, key, landing, wanted, progress)
         for _ in range(MAX_ROUNDS):
-            files, skipped = _read_listing(shell, key, prefix)
-            wanted = landing.find_missing([file for file in files if not file.link])
-            got, changed = _fetch(shell, key, landing, wanted, progress)
-            received += got
             if not changed:
-                if not prefix:
-                    landing.sweep()
-                left = landing.make_links([file for file in files if file.link])
-                total = sum(file.size for file in files)
-                return PullResult(len(files) - len(left), total, received, tuple(skipped + left))
-    raise TransferFailed(
-        f"{len(changed)} outputs changed again and again while they were read, first {changed[0]!r}",
-        hint="try again when the run has ended",
-    )
+                break
+            got, changed = _fetch_anew(shell, key, landing, changed)
+            received += got
+        if changed:
+            raise TransferFailed(
+                f"{len(changed)} outputs did not arrive as their checksums say, first {changed[0]!r}",
+                hint="pull again when the run has ended; if it stays so, the machine's disk is bad",
+            )
+        if not prefix:
+            landing.sweep()
+        left = landing.make_links([file for file in files if file.link])
+    total = sum(file.size for file in files)
+    return PullResult(len(files) - len(left), total, received, tuple(skipped + left))
 
 
 # --- push --------------------------------------------------------------------------------
@@ -236,7 +238,7 @@ def _fetch(
     wanted: Sequence[tuple[BundleFile, int]],
     progress: Progress | None,
 ) -> tuple[int, list[str]]:
-    """Bytes received, and the paths that changed on the machine while they were read."""
+    """Bytes received, and the paths that are no longer what the list said."""
     if not wanted:
         return 0, []
     total = sum(file.size - offset for file, offset in wanted)
@@ -255,3 +257,17 @@ def _fetch(
             if not landing.take(file, offset, link.read, received):
                 changed.append(file.path)
     return done, changed
+
+
+def _fetch_anew(shell: Shell, key: str, landing: Landing, paths: Sequence[str]) -> tuple[int, list[str]]:
+    """The files as they are now, whatever the list said: each is hashed and read through one descriptor."""
+    request = {"key": key, "wanted": [[path, -1, 0] for path in paths]}
+    sizes: list[int] = []
+    changed = []
+    with agentlink.open_verb(shell, "send", prologue=agentlink.pack(request)) as link:
+        link.read_frame()
+        for path in paths:
+            file = read_file_row(path, link.read)
+            if file is not None and not landing.take(file, 0, link.read, sizes.append):
+                changed.append(path)
+    return sum(sizes), changed

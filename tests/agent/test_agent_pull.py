@@ -17,8 +17,8 @@ from localmachine import LocalShell, follow_to_end, start_script
 
 from cloudrun.errors import ConnectionLost, TransferFailed
 from cloudrun.models import BundleFile
-from cloudrun.remote import process, transfer
-from cloudrun.remote.landing import Landing, checked_files, stays_inside
+from cloudrun.remote import agentlink, process, transfer
+from cloudrun.remote.landing import Landing, checked_files, read_file_row, stays_inside
 
 KEY = "aaaa2222.1"
 
@@ -265,8 +265,8 @@ class Says:
         return data
 
 
-def chunks(*pieces: bytes, end: bytes = b"\0") -> bytes:
-    return b"".join(len(piece).to_bytes(4, "big") + piece for piece in pieces) + bytes(4) + end
+def chunks(*pieces: bytes) -> bytes:
+    return b"".join(len(piece).to_bytes(4, "big") + piece for piece in pieces) + bytes(4)
 
 
 def land(to: Path, file: BundleFile, said: bytes) -> bool:
@@ -284,24 +284,43 @@ def test_content_lands_when_it_is_right(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
-    [
-        chunks(b"wrong"),
-        chunks(b"right", b"!"),
-        chunks(b"right and more"),
-        chunks(b"rig"),
-        b"\xff\xff\xff\xff" + b"x" * 99,
-    ],
+    "said", [chunks(b"right", b"!"), chunks(b"right and more"), b"\xff\xff\xff\xff" + b"x" * 99]
 )
-def test_content_that_is_not_as_announced_never_lands(tmp_path: Path, said: bytes) -> None:
+def test_more_content_than_announced_is_refused(tmp_path: Path, said: bytes) -> None:
     with pytest.raises(TransferFailed):
         land(tmp_path, FILE, said)
     assert not (tmp_path / "f").exists()
 
 
-def test_content_that_changed_meanwhile_is_asked_for_again(tmp_path: Path) -> None:
-    assert not land(tmp_path, FILE, chunks(b"rig", end=b"\1"))
-    assert land(tmp_path, FILE, chunks(b"right", end=b"\1"))
+@pytest.mark.parametrize("said", [chunks(b"wrong"), chunks(b"rig"), chunks()])
+def test_content_that_is_not_right_never_lands_and_is_asked_for_again(tmp_path: Path, said: bytes) -> None:
+    assert not land(tmp_path, FILE, said)
+    assert not (tmp_path / "f").exists()
+    assert land(tmp_path, FILE, chunks(b"right"))
+
+
+def test_a_file_whose_disk_lies_is_refused_in_the_end(
+    machine: LocalShell, outputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (outputs / "f").write_bytes(b"right")
+    source = agentlink.agent_source() + b"\ndef hash_open(file, size):\n    return size, 'ab' * 32\n"
+    monkeypatch.setattr(agentlink, "agent_source", lambda: source)
+    monkeypatch.setattr(agentlink, "agent_name", lambda: "agent-lies")
+    with pytest.raises(TransferFailed, match="checksums"):
+        transfer.pull_outputs(machine, KEY, tmp_path / "to")
+    assert not (tmp_path / "to" / "f").exists()
+
+
+@pytest.mark.parametrize(
+    "said", [b"\xff\xff\xff\xff", chunks(b"[1]"), chunks(b"nonsense"), chunks(b'[-1, 0, "x"]')]
+)
+def test_a_hostile_description_of_a_file_is_refused(said: bytes) -> None:
+    with pytest.raises(TransferFailed):
+        read_file_row("f", Says(said).read)
+
+
+def test_a_file_that_is_gone_is_no_error() -> None:
+    assert read_file_row("f", Says(chunks()).read) is None
 
 
 def test_privileged_mode_bits_stay_behind(tmp_path: Path) -> None:
@@ -391,7 +410,6 @@ def test_which_symlinks_stay_inside(path: str, link: str, inside: bool) -> None:
 @pytest.fixture
 def hostile(machine: LocalShell, monkeypatch: pytest.MonkeyPatch) -> Callable[[list[Any]], LocalShell]:
     """The machine with another agent, which lists what the test says."""
-    from cloudrun.remote import agentlink
 
     def make(listing: list[Any]) -> LocalShell:
         source = agentlink.agent_source() + (
