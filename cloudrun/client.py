@@ -154,20 +154,19 @@ class Client:
         secrets: Mapping[str, str] = NO_SECRETS,
         on_event: OnEvent | None = None,
     ) -> Run:
-        """A further attempt at a run that ended, from its newest checkpoint; an unattended one is walked on."""
+        """A further attempt at a run that ended, from its newest checkpoint; or walk on an unattended one."""
         from cloudrun import execute, supervise
 
         ctx = self.context(on_event=on_event, secrets=secrets)
         found = self.run(run)
-        with self.files(found.id).walking() as ours:
-            if not ours:
+        with self.files(found.id).walking() as hold:
+            if not hold:
                 raise Refused(f"{found.id} is still going on", hint=f"cloudrun attach {found.id}")
             found = self.run(found.id)
             if found.state.final:
                 found = execute.begin_again(ctx, found)
-            if not detach:
-                return supervise.walk_here(ctx, found)
-        return supervise.hand_over(ctx, found)
+            walk = supervise.hand_over if detach else supervise.walk_here
+            return walk(ctx, found, hold)
 
     def clone(self, run: str, to: Path) -> Path:
         """The code of the run as it ran, written to a folder that does not exist or is empty."""
@@ -209,7 +208,7 @@ class Client:
         from cloudrun import supervise
 
         ctx = self.context()
-        return [supervise.hand_over(ctx, run) for run in orphans]
+        return [run for run in orphans if supervise.take_up(ctx, run)]
 
     def logs(self, run: str, *, follow: bool = False) -> Iterator[bytes]:
         """The log at home, all attempts; with follow as it grows until the run is final (blocking)."""
@@ -332,7 +331,6 @@ class Client:
         from cloudrun.providers import load_provider
 
         return find_offers(
-            self.settings,
             gpu=gpu,
             min_gpu_memory_gib=min_gpu_memory_gib,
             type=type,

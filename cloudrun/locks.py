@@ -6,16 +6,28 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Truthy when the lock is ours. A child process that inherits `fd` holds it on after us."""
+
+    ours: bool
+    fd: int
+
+    def __bool__(self) -> bool:
+        return self.ours
+
+
 @contextmanager
-def holding(path: Path) -> Iterator[bool]:
-    """Hold the lock at `path` (made if absent), True if it is ours. Never waits."""
+def holding(path: Path) -> Iterator[Hold]:
+    """Hold the lock at `path` (made if absent) if it is free. Never waits."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        yield _take(descriptor)
+        yield Hold(_take(descriptor), descriptor)
     finally:
         os.close(descriptor)
 

@@ -78,20 +78,16 @@ def heal(ctx: Context, machine: Machine) -> Machine:
 
 def start(ctx: Context, machine: Machine) -> Machine:
     """Start a stopped machine and wait until it answers. A deadline that has passed is dropped."""
-    provider = _stoppable(ctx, machine)
+    _stoppable(ctx, machine)
     machine = rent.refresh(ctx, machine)
     if machine.state.gone:
         rent.refuse_ended(machine)
     if machine.state is MachineState.STOPPED:
         at = now()
         rent.open_charges(ctx, offer_of(machine), machine=machine.name, run="", at=at)
-        seen = provider.start(machine)
-        machine = ctx.store.update_machine(
-            machine.name, state=seen.state, address=seen.address, ended_at=None, launched_at=at
-        )
+        machine = rent.start_again(ctx, machine)
     machine, shell = rent.await_ready(ctx, machine)
-    deadline = machine.deadline_at if machine.deadline_at and machine.deadline_at > now() else None
-    return rent.set_guard(ctx, machine, shell, Guard(issued_at=now(), deadline_at=deadline))
+    return rent.set_guard(ctx, machine, shell, Guard(issued_at=now(), deadline_at=machine.deadline_at))
 
 
 def stop(ctx: Context, machine: Machine) -> Machine:

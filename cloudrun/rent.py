@@ -126,11 +126,21 @@ def wake(ctx: Context, machine: Machine) -> Machine:
     machine = refresh(ctx, machine)
     if machine.state is not MachineState.STOPPED or machine.market is not Market.OWN:
         return machine
+    return start_again(ctx, machine)
+
+
+def start_again(ctx: Context, machine: Machine) -> Machine:
+    """Ask for a stopped machine to be started. A deadline that has passed would end it again: it is dropped."""
     provider = ctx.provider(machine.provider)
     if not isinstance(provider, Stoppable):
         return machine
+    deadline = machine.deadline_at if machine.deadline_at and machine.deadline_at > now() else None
+    if isinstance(provider, SelfRelease):
+        provider.set_guard(machine, Guard(issued_at=now(), deadline_at=deadline))
     seen = provider.start(machine)
-    return ctx.store.update_machine(machine.name, state=seen.state, address=seen.address, ended_at=None)
+    return ctx.store.update_machine(
+        machine.name, state=seen.state, address=seen.address, ended_at=None, deadline_at=deadline
+    )
 
 
 def refuse_ended(machine: Machine) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cloudrun.config import Settings
-from cloudrun.locks import holding
+from cloudrun.locks import Hold, holding
 
 
 class RunFiles:
@@ -46,8 +46,8 @@ class RunFiles:
         """What `save_record` wrote. Raises OSError or ValueError."""
         return json.loads(self.record.read_text(encoding="utf-8"))
 
-    def walking(self) -> AbstractContextManager[bool]:
-        """Be the one process that walks this run, True if we are. Never waits."""
+    def walking(self) -> AbstractContextManager[Hold]:
+        """Be the one process that walks this run, truthy if we are. Never waits."""
         return holding(self._lock)
 
     def walked(self) -> bool:

@@ -19,6 +19,7 @@ from cloudrun.config import Settings, load_settings
 from cloudrun.context import Context
 from cloudrun.errors import CloudrunError, Interrupted
 from cloudrun.events import LogData, StageEnded, StateChanged
+from cloudrun.locks import Hold
 from cloudrun.models import Plan, Run
 from cloudrun.names import new_run_id
 from cloudrun.runfiles import RunFiles
@@ -29,11 +30,9 @@ WATCH_POLL_S = 0.01  # a line reaches a watching terminal within this; costs abo
 def submit(ctx: Context, plan: Plan, *, detach: bool) -> Run:
     """Record the plan and walk it (blocking), or leave the walking to a supervisor."""
     run_id = new_run_id()
-    with RunFiles(ctx.settings, run_id).walking():
+    with RunFiles(ctx.settings, run_id).walking() as hold:
         run = execute.record(ctx, plan, run_id)
-        if not detach:
-            return walk_here(ctx, run)
-    return hand_over(ctx, run)
+        return hand_over(ctx, run, hold) if detach else walk_here(ctx, run, hold)
 
 
 def attach(ctx: Context, run: Run) -> Run:
@@ -42,9 +41,9 @@ def attach(ctx: Context, run: Run) -> Run:
     for data in log.read():
         ctx.on_event(LogData(data))
     while not run.state.final:
-        with RunFiles(ctx.settings, run.id).walking() as ours:
-            if ours:
-                return walk_here(ctx, ctx.store.find_run(run.id))
+        with RunFiles(ctx.settings, run.id).walking() as hold:
+            if hold:
+                return walk_here(ctx, ctx.store.find_run(run.id), hold)
         run = _watch(ctx, run, log)
     for data in log.read():
         ctx.on_event(LogData(data))
@@ -63,12 +62,13 @@ def settle(ctx: Context, run: Run) -> Run:
     return run
 
 
-def hand_over(ctx: Context, run: Run) -> Run:
-    """Start a supervisor that walks the run when this process does not. Returns at once."""
+def hand_over(ctx: Context, run: Run, hold: Hold) -> Run:
+    """Start a supervisor and pass it our hold on the run, so that no moment is unattended. Returns at once."""
     files = RunFiles(ctx.settings, run.id)
     with files.supervisor_log.open("ab") as log:
         supervisor = subprocess.Popen(
-            [sys.executable, "-m", "cloudrun.supervise", run.id],
+            [sys.executable, "-m", "cloudrun.supervise", run.id, str(hold.fd)],
+            pass_fds=(hold.fd,),
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
@@ -81,6 +81,15 @@ def hand_over(ctx: Context, run: Run) -> Run:
     supervisor.stdin.close()
     supervisor.returncode = 0  # it outlives us: nobody waits for it, and nobody warns
     return ctx.store.update_run(run.id, detached=True, supervisor_pid=supervisor.pid)
+
+
+def take_up(ctx: Context, run: Run) -> bool:
+    """Give the run a supervisor if nobody walks it; was there need?"""
+    with RunFiles(ctx.settings, run.id).walking() as hold:
+        if not hold or ctx.store.find_run(run.id).state.final:
+            return False
+        hand_over(ctx, run, hold)
+    return True
 
 
 def read_log(files: RunFiles) -> Iterator[bytes]:
@@ -99,13 +108,12 @@ def follow_log(ctx: Context, run: Run) -> Iterator[bytes]:
         log.wait()
 
 
-def walk_here(ctx: Context, run: Run) -> Run:
+def walk_here(ctx: Context, run: Run, hold: Hold) -> Run:
     """Walk in this process; a Ctrl-C leaves the run to a supervisor, so that nothing stays unattended."""
     try:
         return execute.walk(ctx, run)
     except KeyboardInterrupt:
-        pass
-    hand_over(ctx, run)
+        hand_over(ctx, run, hold)
     raise Interrupted(
         f"no longer watching; {run.id} goes on", hint=f"cloudrun attach {run.id}, or cloudrun cancel {run.id}"
     )
@@ -157,16 +165,17 @@ class _LogTail:
 
 
 def main(arguments: list[str]) -> int:
-    """The supervisor process: `python -m cloudrun.supervise RUN`, secrets as JSON on stdin."""
+    """The supervisor process: `python -m cloudrun.supervise RUN FD`, where FD is the inherited hold on the
+    run; secrets as JSON on stdin."""
     from cloudrun.client import Client
 
     secrets: Mapping[str, str] = json.loads(sys.stdin.read() or "{}")
     settings: Settings = load_settings()
     ctx = Client(settings).context(secrets=secrets)
+    run_id, hold_fd = arguments
+    os.set_inheritable(int(hold_fd), False)  # ours until we end; children of ours must not keep it
     try:
-        with RunFiles(settings, arguments[0]).walking() as ours:
-            if ours:
-                execute.walk(ctx, ctx.store.find_run(arguments[0]))
+        execute.walk(ctx, ctx.store.find_run(run_id))
     except CloudrunError as error:
         sys.stderr.write(f"{datetime.now().astimezone().isoformat()} {error.message}\n")
         return error.exit_code

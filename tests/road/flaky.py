@@ -42,7 +42,8 @@ class FlakyProvider:
         if spec.offer.zone in self.full:
             raise NoCapacity(f"no {spec.offer.type} left in {spec.offer.zone}")
         self.launched.append(spec.offer.zone)
-        return self._as_ours(self._local.launch(spec), spec)
+        here = replace(spec.offer, provider="local", region="here", type="local")
+        return self._as_ours(self._local.launch(replace(spec, offer=here)), spec)
 
     def describe(self, machine: Machine) -> Machine:
         if machine.name in self.taken:

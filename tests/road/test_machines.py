@@ -61,7 +61,7 @@ def test_extend_moves_the_deadline_here_and_on_the_machine(client: Client) -> No
     assert before is not None
     after = client.extend("m", hours=2).deadline_at
     assert after == before + timedelta(hours=2)
-    with pytest.raises(Refused, match="positive"):
+    with pytest.raises(Refused, match="cannot extend"):
         client.extend("m", hours=-1)
 
 
