@@ -11,7 +11,7 @@ from decimal import Decimal
 
 from cloudrun.cli.plan_view import field, price_text
 from cloudrun.cli.table import Column
-from cloudrun.cli.text import UNKNOWN, clock, plain_money, short_duration, until
+from cloudrun.cli.text import UNKNOWN, clock, plain_money, short_duration, size, until
 from cloudrun.errors import HostKeyMismatch
 from cloudrun.models import Machine, MachineState, Market
 
@@ -61,7 +61,7 @@ def machine_fields(machine: Machine) -> list[str]:
         field("address", host),
         field("stack", machine.stack),
         field("price", price_text(machine.price_per_hour_usd, machine.market)),
-        *(field("version", f"{name} {version}") for name, version in machine.versions if version),
+        field("found", ", ".join(_version(name, value) for name, value in machine.versions if value)),
     ]
     return [line for line in facts if line.split(maxsplit=1)[1:]]
 
@@ -78,6 +78,12 @@ def fingerprint(host_key: str) -> str:
 
 def billed(machine: Machine) -> bool:
     return machine.market is not Market.OWN
+
+
+def _version(name: str, value: str) -> str:
+    if name.endswith("_bytes"):
+        return f"{name.removesuffix('_bytes').replace('_', ' ')} {size(int(value))}"
+    return f"{name.replace('_', ' ')} {value}"
 
 
 def _up(machine: Machine, now: datetime) -> str:

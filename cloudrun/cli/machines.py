@@ -17,6 +17,7 @@ from cloudrun.cli.options import (
     open_client,
     yes_option,
 )
+from cloudrun.cli.plan_view import machine_kind
 from cloudrun.cli.shapes import Shape, machine_shape
 from cloudrun.cli.text import clock, money, until
 from cloudrun.cli.watch import Watcher
@@ -224,4 +225,4 @@ def _active(client: Client, machine: Machine) -> list[str]:
 
 def _loss(verb: str, machine: Machine, active: list[str], fate: str) -> str:
     runs = f"; runs that end: {', '.join(active)}" if active else "; no run goes on there"
-    return f"{verb} {machine.name} ({machine.provider} {machine.type}, {machine.state.value}){runs}; {fate}"
+    return f"{verb} {machine.name} ({machine_kind(machine)}, {machine.state.value}){runs}; {fate}"

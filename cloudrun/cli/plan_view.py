@@ -52,6 +52,11 @@ def offer_text(offer: Offer) -> str:
     return ", ".join([place, *_hardware(offer)])
 
 
+def machine_kind(machine: Machine) -> str:
+    """`aws p2.xlarge`; `local` where the type says no more than the provider."""
+    return machine.type if machine.type == machine.provider else f"{machine.provider} {machine.type}"
+
+
 def price_text(amount: Decimal | None, market: Market, as_of: object = None) -> str:
     """`0.90 USD an hour (price of 2017-10-01)`; nothing for a machine that nobody bills."""
     if market is Market.OWN:
@@ -63,19 +68,17 @@ def price_text(amount: Decimal | None, market: Market, as_of: object = None) -> 
 
 def _what(plan: Plan) -> list[str]:
     preset = f", preset {plan.preset}" if plan.preset else ""
-    command = " ".join([*plan.job.command, *plan.args])
+    about = f" ({plan.stack.description})" if plan.stack.description else ""
     return [
         field("job", f"{plan.job.name}{preset}"),
-        field("command", command),
-        field(
-            "stack", f"{plan.stack.name}" + (f": {plan.stack.description}" if plan.stack.description else "")
-        ),
+        field("command", " ".join([*plan.job.command, *plan.args])),
+        field("stack", f"{plan.stack.name}{about}"),
     ]
 
 
 def _where(plan: Plan, machine: Machine | None, *, full: bool) -> list[str]:
     if machine is not None:
-        where = [field("machine", f"{machine.name} ({machine.provider} {machine.type}), which is up already")]
+        where = [field("machine", f"{machine.name} ({machine_kind(machine)}), which is up already")]
     else:
         where = [field("machine", offer_text(plan.candidates[0]))]
     if plan.target_reason:
@@ -120,7 +123,7 @@ def _hardware(offer: Offer) -> list[str]:
 
 def _ends(plan: Plan, machine: Machine | None, now: datetime) -> list[str]:
     limit = f"after {duration(plan.max_hours * 3600)} at the latest" if plan.max_hours else "when it is done"
-    lines = [field("job ends", limit)]
+    lines = [field("ends", f"the job {limit}")]
     if machine is not None:
         deadline = machine.deadline_at
         end = (
@@ -128,10 +131,10 @@ def _ends(plan: Plan, machine: Machine | None, now: datetime) -> list[str]:
             if deadline
             else "by its own guard when idle"
         )
-        return [*lines, field("machine", f"stays up, and ends {end}")]
+        return [*lines, field("", f"the machine stays up, and ends {end}")]
     if plan.keep:
-        return [*lines, field("machine", "stays up until you end it (--keep)")]
-    lines.append(field("machine", "ends once the outputs are home"))
+        return [*lines, field("", "the machine stays up until you end it (--keep)")]
+    lines.append(field("", "the machine once the outputs are home"))
     if plan.max_hours:
         lines.append(
             field("", f"and by itself, with nobody watching, {PULL_GRACE_MINUTES:g} min past the limit")

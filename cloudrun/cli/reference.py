@@ -1,4 +1,4 @@
-"""docs/cli.md from the commands' own help: `python -m cloudrun.cli.reference docs/cli.md`. A test compares them."""
+"""docs/cli.md from the commands' own help: `python -m cloudrun.cli.reference docs/cli.md`."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ Fields are added, never renamed or dropped. Times are ISO 8601 in UTC, money is 
 
 def reference() -> str:
     """The whole document."""
-    root = click.Context(app, info_name="cloudrun", terminal_width=WIDTH, help_option_names=["-h", "--help"])
+    root = _context(app, "cloudrun", None)
     parts = [INTRODUCTION]
     for title, entries in SECTIONS.items():
         parts.append(f"## {title}\n")
@@ -64,13 +64,18 @@ def reference() -> str:
     return "\n".join(parts)
 
 
-def walk(command: click.Command, name: str, parent: click.Context) -> Iterator[click.Context]:
+def walk(command: click.Command, name: str, parent: click.Context | None) -> Iterator[click.Context]:
     """A command and all below it, each as a context that can show its help."""
-    context = click.Context(command, info_name=name, parent=parent, terminal_width=WIDTH)
+    context = _context(command, name, parent)
     yield context
     if isinstance(command, LazyGroup):
         for entry in command.entries.values():
             yield from walk(entry.load(), entry.name, context)
+
+
+def _context(command: click.Command, name: str, parent: click.Context | None) -> click.Context:
+    settings = {**command.context_settings, "terminal_width": WIDTH}
+    return click.Context(command, info_name=name, parent=parent, **settings)
 
 
 def _chapter(context: click.Context) -> str:

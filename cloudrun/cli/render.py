@@ -15,7 +15,7 @@ from typing import IO, Any
 from cloudrun.cli.shapes import error_shape
 from cloudrun.cli.table import GAP, Column, layout
 from cloudrun.cli.text import cut, visible, visible_lines
-from cloudrun.errors import CloudrunError
+from cloudrun.errors import CloudrunError, Interrupted
 
 WIPE = "\r\x1b[2K"
 COLOURS = {"red": "31", "green": "32", "yellow": "33", "blue": "34", "dim": "2", "bold": "1"}
@@ -103,7 +103,8 @@ def error(failure: CloudrunError, *, as_json: bool) -> None:
     if as_json:
         say(json.dumps(error_shape(failure)))
         return
-    say(f"{colour('error:', 'red', sys.stderr)} {visible_lines(failure.message)}")
+    label = "" if isinstance(failure, Interrupted) else colour("error:", "red", sys.stderr) + " "
+    say(label + visible_lines(failure.message))
     if failure.hint:
         say(f"{colour('hint:', 'dim', sys.stderr)}  {visible_lines(failure.hint)}")
 

@@ -57,7 +57,9 @@ def attach(run: str, as_json: bool) -> int:
     """
     client = open_client()
     found = client.run(run)
-    return walk(client, lambda watcher: client.attach(found.id, on_event=watcher), as_json=as_json)
+    return walk(
+        client, lambda watcher: client.attach(found.id, on_event=watcher), known=found, as_json=as_json
+    )
 
 
 @click.command(cls=Verb, examples=("cloudrun cancel 8f3k", "cloudrun cancel last -y"))
@@ -111,6 +113,7 @@ def restart(run: str, detach: bool, secret_names: tuple[str, ...], as_json: bool
     return walk(
         client,
         lambda watcher: client.restart(found.id, detach=detach, secrets=secrets, on_event=watcher),
+        known=found,
         as_json=as_json,
     )
 

@@ -16,8 +16,8 @@ from cloudrun.models import Run, RunState
 Walk = Callable[[Watcher], Run]
 
 
-def walk(client: Client, step: Walk, *, job: str = "", as_json: bool) -> int:
-    """Take the step that walks or watches a run, then show its end.
+def walk(client: Client, step: Walk, *, known: Run | None = None, job: str = "", as_json: bool) -> int:
+    """Take the step that walks or watches a run, then show its end. `known`: the run, if there is one yet.
 
     Raises RunFailed or MachineError for a run that did not succeed, Interrupted on Ctrl-C.
     """
@@ -25,7 +25,7 @@ def walk(client: Client, step: Walk, *, job: str = "", as_json: bool) -> int:
     try:
         run = step(watcher)
     except KeyboardInterrupt:
-        raise interrupted(watcher.run) from None
+        raise interrupted(watcher.run or known) from None
     finally:
         watcher.close()
     if as_json:
@@ -49,8 +49,8 @@ def interrupted(run: Run | None) -> Interrupted:
 
 def failure(run: Run) -> CloudrunError:
     """The error of a run that ended without success; its exit code is the command's."""
-    code = f" (exit code {run.exit_code})" if run.exit_code else ""
-    why = f": {run.message}" if run.message else ""
+    code = f" (exit code {run.exit_code})" if run.exit_code and run.state is RunState.FAILED else ""
+    why = f": {run.message}" if run.message not in ("", run.state.value) else ""
     kind = MachineError if run.state is RunState.LOST else RunFailed
     return kind(f"run {run.id} {_WORDS[run.state]}{code}{why}", hint=f"cloudrun logs {run.id} shows why")
 

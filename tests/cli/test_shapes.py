@@ -1,0 +1,72 @@
+"""The JSON that scripts read: exactly these fields, for ever."""
+
+from __future__ import annotations
+
+import json
+from datetime import date
+from decimal import Decimal
+
+from conftest import a_machine, a_run
+
+from cloudrun.cli.shapes import error_shape, machine_shape, offer_shape, run_shape
+from cloudrun.errors import NoCapacity
+from cloudrun.models import Market, Offer, RunState
+
+RUN = (
+    "id job project machine state stage exit_code message submitted_at started_at ended_at metric attempts "
+    "outputs_bytes cost_usd"
+).split()
+MACHINE = (
+    "name id provider region zone type market state host stack price_per_hour_usd launched_at deadline_at cost_usd runs"
+).split()
+OFFER = (
+    "provider region zone type market price_per_hour_usd price_as_of gpu gpu_count gpu_memory_gib fits why_not"
+).split()
+
+
+def test_run() -> None:
+    shape = run_shape(a_run(), attempts=2)
+    assert list(shape) == RUN
+    assert shape["metric"] == {"name": "val_acc", "value": 0.93125, "direction": "max"}
+    assert (shape["state"], shape["stage"], shape["attempts"]) == ("succeeded", "release", 2)
+    assert (shape["submitted_at"], shape["cost_usd"]) == ("2026-03-04T11:55:00Z", 0.0171)
+    json.dumps(shape)
+
+
+def test_run_that_just_began() -> None:
+    shape = run_shape(
+        a_run(
+            state=RunState.QUEUED,
+            ended_at=None,
+            metric_name="",
+            metric_value=None,
+            cost_usd=None,
+            exit_code=None,
+        ),
+        attempts=1,
+    )
+    assert [shape[name] for name in ("ended_at", "metric", "cost_usd", "exit_code")] == [None] * 4
+
+
+def test_machine() -> None:
+    shape = machine_shape(a_machine(), cost_usd=None, runs=["8f3kq2zx"])
+    assert list(shape) == MACHINE
+    assert (shape["host"], shape["cost_usd"], shape["price_per_hour_usd"]) == ("", None, 0.27)
+    json.dumps(shape)
+
+
+def test_offer() -> None:
+    offer = Offer("aws", "us-east-1", "p2.xlarge", Market.SPOT, Decimal("0.27"), price_as_of=date(2018, 2, 1))
+    shape = offer_shape(offer)
+    assert list(shape) == OFFER
+    assert (shape["price_as_of"], shape["market"]) == ("2018-02-01", "spot")
+
+
+def test_error() -> None:
+    shape = error_shape(NoCapacity("none free", hint="try another region"))
+    assert shape == {
+        "error": "NoCapacity",
+        "message": "none free",
+        "hint": "try another region",
+        "exit_code": 3,
+    }
