@@ -1,4 +1,4 @@
-"""What happens on the road, as records for whoever watches: the CLI renders them, a script may ignore them."""
+"""What happens on the road, as records for whoever watches. The CLI renders them."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 
 class Market(StrEnum):
-    """How a machine is paid for. `own` is a machine that nobody bills: this computer, or a host you attached."""
+    """How a machine is paid for. `own`: nobody bills it, as this computer or a host you attached."""
 
     SPOT = "spot"
     ON_DEMAND = "on-demand"
@@ -292,7 +292,7 @@ class Bundle:
     root: Path | None = None  # None once it is a snapshot in the store
     ignored: tuple[Ignored, ...] = ()
     secrets: tuple[str, ...] = ()  # paths that look like keys or .env files
-    sources: tuple[tuple[str, Path], ...] = ()  # of shared modules: (path in the bundle, file it is taken from)
+    sources: tuple[tuple[str, Path], ...] = ()  # shared modules: (path in the bundle, file taken)
 
     @property
     def size_bytes(self) -> int:

@@ -130,7 +130,7 @@ def wake(ctx: Context, machine: Machine) -> Machine:
 
 
 def start_again(ctx: Context, machine: Machine) -> Machine:
-    """Ask for a stopped machine to be started. A deadline that has passed would end it again: it is dropped."""
+    """Have a stopped machine started. A deadline that has passed would end it again: it is dropped."""
     provider = ctx.provider(machine.provider)
     if not isinstance(provider, Stoppable):
         return machine

@@ -51,19 +51,18 @@ def attach(ctx: Context, run: Run) -> Run:
 
 
 def settle(ctx: Context, run: Run) -> Run:
-    """Walk or wait until the run is final, showing nothing of its log (blocking)."""
+    """Walk or wait until the run is final and nobody walks it (blocking). Shows nothing of its log."""
     files = RunFiles(ctx.settings, run.id)
-    while not run.state.final:
-        with files.walking() as ours:
-            if ours:
-                return execute.walk(ctx, ctx.store.find_run(run.id))
+    while True:
+        with files.walking() as hold:
+            run = ctx.store.find_run(run.id)
+            if hold:
+                return run if run.state.final else execute.walk(ctx, run)
         time.sleep(0.05)
-        run = ctx.store.find_run(run.id)
-    return run
 
 
 def hand_over(ctx: Context, run: Run, hold: Hold) -> Run:
-    """Start a supervisor and pass it our hold on the run, so that no moment is unattended. Returns at once."""
+    """Start a supervisor and pass it our hold on the run: no moment is unattended. Returns at once."""
     files = RunFiles(ctx.settings, run.id)
     with files.supervisor_log.open("ab") as log:
         supervisor = subprocess.Popen(

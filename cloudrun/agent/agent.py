@@ -444,7 +444,7 @@ def wait_turn(key, folder):
 # the outer one outlives it, and keeps its own remarks ("Terminated") out of the log. Both files exist
 # already, so that a full disk cannot keep them empty.
 WRAPPER = """exec 3>&2 2>/dev/null
-/bin/sh -c 'echo $$ 1<>"$0/pid"; exec "$@"' "$0" "$@" 2>&3 3>&-
+/bin/sh -c 'exec 2>&3 3>&-; echo $$ 1<>"$0/pid"; exec "$@"' "$0" "$@"
 echo $? 1<>"$0/exit"
 """
 

@@ -6,7 +6,7 @@ records, and map every error of their SDK to one of ours.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from cloudrun.models import GpuNeed, Guard, LaunchSpec, Machine, Market, Offer, Stack
@@ -16,7 +16,7 @@ from cloudrun.models import GpuNeed, Guard, LaunchSpec, Machine, Market, Offer, 
 class Need:
     """What offers are wanted for. Empty fields do not restrict."""
 
-    gpu: GpuNeed = GpuNeed()
+    gpu: GpuNeed = field(default_factory=GpuNeed)
     type: str = ""
     market: Market | None = None
     regions: tuple[str, ...] = ()

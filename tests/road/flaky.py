@@ -1,4 +1,4 @@
-"""A provider that misbehaves on request: real local machines, with refusals and preemptions like a cloud's."""
+"""A provider that misbehaves on request: real local machines, refusals and preemptions like a cloud's."""
 
 from __future__ import annotations
 

@@ -7,13 +7,13 @@ from dataclasses import replace
 from decimal import Decimal
 
 import pytest
+from flaky import FlakyProvider, offer, with_provider
 
 from cloudrun import supervise
 from cloudrun.client import Client
 from cloudrun.errors import NoCapacity
 from cloudrun.events import Event, LogData
 from cloudrun.models import MachineState, Outcome, Plan, RunState
-from flaky import FlakyProvider, offer, with_provider
 
 COUNTS = """
     import json, os, pathlib, time

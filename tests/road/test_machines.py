@@ -38,7 +38,7 @@ def server_pid(client: Client, name: str) -> int:
     )
     for fd in Path("/proc").glob("[0-9]*/fd/*"):
         try:
-            if os.readlink(fd) == f"socket:[{inode}]":
+            if os.fspath(fd.readlink()) == f"socket:[{inode}]":
                 return int(fd.parts[2])
         except OSError:
             continue

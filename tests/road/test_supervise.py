@@ -24,7 +24,9 @@ RESUMES = """
     kept = out / "checkpoint" / "state.json"
     kept.parent.mkdir(parents=True, exist_ok=True)
     resume = os.environ.get("CLOUDRUN_RESUME_FROM")
-    state = json.loads((pathlib.Path(resume) / "state.json").read_text()) if resume else {"seed": "0", "lines": []}
+    state = {"seed": "0", "lines": []}
+    if resume:
+        state = json.loads((pathlib.Path(resume) / "state.json").read_text())
     stop = []
     signal.signal(signal.SIGTERM, lambda *_: stop.append(1))
     print("from", len(state["lines"]), flush=True)
