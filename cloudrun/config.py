@@ -6,6 +6,7 @@ configuration folder, defaults. The provider SDKs read their own variables thems
 
 from __future__ import annotations
 
+import math
 import os
 import tomllib
 from collections.abc import Mapping
@@ -16,6 +17,10 @@ from pathlib import Path
 from cloudrun.errors import ConfigError
 
 DEFAULT_RATES = {"USD": Decimal(1), "JPY": Decimal(110)}  # 110 JPY: the rate of the 2017 reports
+
+LEAST_RATE, MOST_RATE = Decimal("1e-9"), Decimal("1e9")  # past these it is a slip, and sums lose their cents
+RATE_PREFIX = "CLOUDRUN_RATE_USD_"
+FILE_KEYS = ("ssh_port", "poll_s", "currency", "rates", "data_dir", "shell")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,21 +76,38 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     """Read the settings. Raises ConfigError with the variable or key named."""
     environ = os.environ if environ is None else environ
     home = _home(environ)
-    stored = _read_file(home / "config.toml")
+    file = home / "config.toml"
+    sources = _Sources(environ, file, _read_file(file))
     return Settings(
         home=home,
-        ssh_port=int(_number(environ, stored, "ssh_port", 22, least=1, most=65535)),
-        poll_s=_number(environ, stored, "poll_s", 15.0, least=0.01, most=600),
-        currency=_text(environ, stored, "currency", "USD").upper(),
-        rates=_rates(environ, stored),
-        data_dir=_path(environ, stored, "data_dir"),
-        shell=_choice(environ, stored, "shell", ("", "openssh", "paramiko")),
+        ssh_port=_whole_number(sources, "ssh_port", 22, least=1, most=65535),
+        poll_s=_number(sources, "poll_s", 15.0, least=0.01, most=600),
+        currency=_text(sources, "currency", "USD").upper(),
+        rates=_rates(sources),
+        data_dir=_path(sources, "data_dir"),
+        shell=_choice(sources, "shell", ("", "openssh", "paramiko")),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Sources:
+    """Where values come from, and how to name the place of a bad one."""
+
+    environ: Mapping[str, str]
+    file: Path
+    stored: Mapping[str, object]
+
+    def find(self, key: str, default: object) -> tuple[object, str]:
+        """The value and its place. An empty variable counts as not set."""
+        variable = "CLOUDRUN_" + key.upper()
+        if self.environ.get(variable):
+            return self.environ[variable], variable
+        return self.stored.get(key, default), f"{self.file}: {key}"
 
 
 def _home(environ: Mapping[str, str]) -> Path:
     if environ.get("CLOUDRUN_HOME"):
-        return Path(environ["CLOUDRUN_HOME"]).expanduser().absolute()
+        return _absolute(environ["CLOUDRUN_HOME"], "CLOUDRUN_HOME")
     from platformdirs import user_data_path
 
     return user_data_path("cloudrun", appauthor=False)
@@ -93,75 +115,82 @@ def _home(environ: Mapping[str, str]) -> Path:
 
 def _read_file(path: Path) -> Mapping[str, object]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        stored = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{path}: {error}", hint="mend or remove that file") from error
+    unknown = sorted(set(stored) - set(FILE_KEYS))
+    if unknown:
+        raise ConfigError(f"{path}: no setting {unknown[0]!r}", hint=f"known: {', '.join(FILE_KEYS)}")
+    return stored
 
 
-def _text(environ: Mapping[str, str], stored: Mapping[str, object], key: str, default: str) -> str:
-    value = environ.get("CLOUDRUN_" + key.upper()) or stored.get(key, default)
+def _text(sources: _Sources, key: str, default: str) -> str:
+    value, place = sources.find(key, default)
     if not isinstance(value, str):
-        raise ConfigError(f"config.toml: {key} must be text, not {value!r}")
+        raise ConfigError(f"{place} is {value!r}", hint="write text in quotes")
     return value
 
 
-def _choice(
-    environ: Mapping[str, str], stored: Mapping[str, object], key: str, allowed: tuple[str, ...]
-) -> str:
-    value = _text(environ, stored, key, allowed[0])
-    if value not in allowed:
+def _choice(sources: _Sources, key: str, allowed: tuple[str, ...]) -> str:
+    value, place = sources.find(key, allowed[0])
+    if not isinstance(value, str) or value not in allowed:
         names = ", ".join(name for name in allowed if name)
-        raise ConfigError(f"CLOUDRUN_{key.upper()} is {value!r}", hint=f"use one of: {names}")
+        raise ConfigError(f"{place} is {value!r}", hint=f"use one of: {names}")
     return value
 
 
-def _number(
-    environ: Mapping[str, str],
-    stored: Mapping[str, object],
-    key: str,
-    default: float,
-    *,
-    least: float,
-    most: float,
-) -> float:
-    raw = environ.get("CLOUDRUN_" + key.upper()) or stored.get(key, default)
+def _whole_number(sources: _Sources, key: str, default: int, *, least: int, most: int) -> int:
+    value = _number(sources, key, default, least=least, most=most)
+    if not value.is_integer():
+        raw, place = sources.find(key, default)
+        raise ConfigError(f"{place} is {raw!r}", hint=f"use a whole number from {least} to {most}")
+    return int(value)
+
+
+def _number(sources: _Sources, key: str, default: float, *, least: float, most: float) -> float:
+    raw, place = sources.find(key, default)
     try:
-        value = float(raw)  # type: ignore[arg-type]  # not a number: TypeError, handled below
-    except (TypeError, ValueError):
-        value = float("nan")
+        value = float(raw) if isinstance(raw, str | int | float) and not isinstance(raw, bool) else math.nan
+    except (ValueError, OverflowError):
+        value = math.nan
     if not least <= value <= most:
-        raise ConfigError(
-            f"CLOUDRUN_{key.upper()} is {raw!r}", hint=f"use a number from {least:g} to {most:g}"
-        )
+        raise ConfigError(f"{place} is {raw!r}", hint=f"use a number from {least:g} to {most:g}")
     return value
 
 
-def _path(environ: Mapping[str, str], stored: Mapping[str, object], key: str) -> Path | None:
-    value = _text(environ, stored, key, "")
-    return Path(value).expanduser().absolute() if value else None
+def _path(sources: _Sources, key: str) -> Path | None:
+    value, place = _text(sources, key, ""), sources.find(key, "")[1]
+    return _absolute(value, place) if value else None
 
 
-def _rates(environ: Mapping[str, str], stored: Mapping[str, object]) -> dict[str, Decimal]:
+def _absolute(text: str, place: str) -> Path:
+    try:
+        return Path(text).expanduser().absolute()
+    except RuntimeError as error:  # ~name of nobody
+        raise ConfigError(f"{place} is {text!r}: {error}", hint="write the whole path") from error
+
+
+def _rates(sources: _Sources) -> dict[str, Decimal]:
     """Units of each currency for one US dollar: CLOUDRUN_RATE_USD_JPY=150, or [rates] JPY = 150."""
     rates = dict(DEFAULT_RATES)
-    table = stored.get("rates", {})
+    table = sources.stored.get("rates", {})
     if not isinstance(table, Mapping):
-        raise ConfigError("config.toml: [rates] must be a table", hint="write: [rates] then JPY = 150")
-    named = {str(code): str(value) for code, value in table.items()}
-    prefix = "CLOUDRUN_RATE_USD_"
-    named |= {name[len(prefix) :]: value for name, value in environ.items() if name.startswith(prefix)}
-    for code, value in named.items():
-        rates[code.upper()] = _rate(code, value)
+        raise ConfigError(f"{sources.file}: rates is {table!r}", hint="write: [rates] then JPY = 150")
+    for code, value in table.items():
+        rates[code.upper()] = _rate(str(value), f"{sources.file}: rates.{code}")
+    for name, value in sources.environ.items():
+        if name.startswith(RATE_PREFIX) and value:
+            rates[name.removeprefix(RATE_PREFIX).upper()] = _rate(value, name)
     return rates
 
 
-def _rate(code: str, value: str) -> Decimal:
+def _rate(value: str, place: str) -> Decimal:
     try:
         rate = Decimal(value)
     except InvalidOperation:
         rate = Decimal("NaN")
-    if not rate.is_finite() or rate <= 0:
-        raise ConfigError(f"the rate of {code} is {value!r}", hint="use a positive number, e.g. 150")
+    if not rate.is_finite() or not LEAST_RATE <= rate <= MOST_RATE:
+        raise ConfigError(f"{place} is {value!r}", hint="use a positive number, e.g. 150")
     return rate
