@@ -23,7 +23,7 @@ from pathlib import Path
 
 from delay import delayed
 from measure import Goal, Report, arguments, show, wall
-from sshd import Server, openssh_server
+from sshd import Server, openssh_server, ssh_options
 
 from cloudrun import bundle
 from cloudrun.config import Settings
@@ -70,7 +70,7 @@ class Line:
     scratch: Path
 
     def ssh(self, control: Path | None = None) -> list[str]:
-        words = ["ssh", *self.server.options(self.port)]
+        words = ["ssh", *ssh_options(self.server.address(self.port), self.scratch)]
         return [
             f"ControlPath={control}" if word == "ControlPath=none" and control else word for word in words
         ]

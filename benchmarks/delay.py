@@ -85,7 +85,8 @@ class Side(asyncio.Protocol):
         if data:
             there.write(data)
         elif there.can_write_eof():
-            there.write_eof()
+            with contextlib.suppress(OSError):  # it has gone meanwhile
+                there.write_eof()
 
 
 async def serve(host: str, port: int, delay_s: float) -> None:

@@ -26,6 +26,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[1]
+STATISTICS = ("min", "median", "p95", "max")
 CLOUDRUN = Path(sys.executable).with_name("cloudrun")
 
 
@@ -39,13 +40,15 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """case / against must be at most `most`."""
+    """What was set out to reach: case / against at most `most`; with no `against`, the case itself.
+
+    Medians are compared, unless the statistic is "p95".
+    """
 
     case: str
     against: str
     most: float
-    what: str = ""
-    plus: float = 0.0  # for goals that add a fixed time, in the unit of the case
+    statistic: str = "median"
 
 
 @dataclass
@@ -61,27 +64,25 @@ class Report:
     def add(self, case: str, values: Sequence[float]) -> None:
         self.values.setdefault(case, []).extend(values)
 
-    def median(self, case: str) -> float:
-        return statistics.median(self.values[case])
+    def value(self, case: str, statistic: str) -> float:
+        values = sorted(self.values[case])
+        if statistic == "p95":
+            return values[min(len(values) - 1, round(0.95 * len(values)))]
+        return {"min": values[0], "median": statistics.median(values), "max": values[-1]}[statistic]
 
     def rows(self) -> list[dict[str, object]]:
         return [
-            {
-                "case": case,
-                "n": len(values),
-                "min": min(values),
-                "median": self.median(case),
-                "max": max(values),
-            }
+            {"case": case, "n": len(values)} | {name: self.value(case, name) for name in STATISTICS}
             for case, values in self.values.items()
         ]
 
     def verdicts(self) -> list[dict[str, object]]:
         found = []
         for goal in self.goals:
-            if goal.case in self.values and goal.against in self.values:
-                ratio = (self.median(goal.case) - goal.plus) / self.median(goal.against)
-                found.append({**asdict(goal), "ratio": ratio, "met": ratio <= goal.most})
+            if goal.case in self.values and (not goal.against or goal.against in self.values):
+                beside = self.value(goal.against, goal.statistic) if goal.against else 1.0
+                reached = self.value(goal.case, goal.statistic) / beside
+                found.append({**asdict(goal), "reached": reached, "met": reached <= goal.most})
         return found
 
 
@@ -165,15 +166,19 @@ def show(reports: Sequence[Report], *, as_json: bool) -> None:
 def print_report(report: Report) -> None:
     width = max((len(case) for case in report.values), default=4)
     print(f"\n{report.title} ({report.unit})")
-    print(f"  {'case':<{width}}  {'n':>4} {'min':>9} {'median':>9} {'max':>9}")
+    heads = " ".join(f"{name:>9}" for name in STATISTICS)
+    print(f"  {'case':<{width}}  {'n':>4} {heads}")
     for row in report.rows():
-        figures = " ".join(f"{row[name]:>9.3f}" for name in ("min", "median", "max"))
+        figures = " ".join(f"{row[name]:>9.3f}" for name in STATISTICS)
         print(f"  {row['case']:<{width}}  {row['n']:>4} {figures}")
     for verdict in report.verdicts():
-        words = "met" if verdict["met"] else "MISSED"
-        plus = f" - {verdict['plus']:g}" if verdict["plus"] else ""
-        name = verdict["what"] or f"{verdict['case']}{plus} / {verdict['against']}"
-        print(f"  {name}: {verdict['ratio']:.3g}x, goal <= {verdict['most']:.3g}x: {words}")
+        word = "met" if verdict["met"] else "MISSED"
+        name = f"{verdict['case']} / {verdict['against']}" if verdict["against"] else verdict["case"]
+        unit = "x" if verdict["against"] else f" {report.unit}"
+        print(
+            f"  {name}, {verdict['statistic']}: {verdict['reached']:.3g}{unit}, "
+            f"goal {verdict['most']:.3g}{unit}: {word}"
+        )
     for note in report.notes:
         print(f"  {note}")
 

@@ -48,15 +48,15 @@ class Server:
             "127.0.0.1", port or self.port, getpass.getuser(), self.folder / "user_key", host_key
         )
 
-    def options(self, port: int = 0) -> list[str]:
-        """Options of `ssh` for a connection to it that shares nothing with others."""
-        port = port or self.port
-        known_hosts = self.folder / f"known_hosts_{port}"
-        known_hosts.write_text(f"[127.0.0.1]:{port} {self.address().host_key}\n")
-        words = ["-F", "none", "-p", str(port), "-i", str(self.folder / "user_key")]
-        for option in ("IdentitiesOnly=yes", "BatchMode=yes", "ControlPath=none", "LogLevel=ERROR"):
-            words += ["-o", option]
-        return [*words, "-o", f"UserKnownHostsFile={known_hosts}", "-o", "StrictHostKeyChecking=yes"]
+
+def ssh_options(address: SshAddress, folder: Path) -> list[str]:
+    """Options of `ssh` for a connection to that server which shares nothing with others."""
+    known_hosts = folder / f"known_hosts_{address.host}_{address.port}"
+    known_hosts.write_text(f"[{address.host}]:{address.port} {address.host_key}\n")
+    words = ["-F", "none", "-p", str(address.port), "-i", str(address.key_path)]
+    for option in ("IdentitiesOnly=yes", "BatchMode=yes", "ControlPath=none", "LogLevel=ERROR"):
+        words += ["-o", option]
+    return [*words, "-o", f"UserKnownHostsFile={known_hosts}", "-o", "StrictHostKeyChecking=yes"]
 
 
 @contextlib.contextmanager
