@@ -6,6 +6,7 @@ a noun's file only when one of its commands is used.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -13,6 +14,8 @@ import click
 
 import cloudrun
 from cloudrun.cli.lazy import Entry, LazyGroup
+
+COMPLETE = "_CLOUDRUN_COMPLETE"
 
 SECTIONS: dict[str, tuple[Entry, ...]] = {
     "Run a job": (
@@ -86,10 +89,21 @@ def run(argv: Sequence[str]) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a letter is no error
     try:
-        code = app.main(list(argv), prog_name="cloudrun", standalone_mode=False)
+        code = _invoke(list(argv))
         sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:
         from cloudrun.cli import failures
 
         return failures.report(error, argv)
     return code if isinstance(code, int) else 0
+
+
+def _invoke(argv: list[str]) -> object:
+    """As click's own main, but for errors: those are ours to report."""
+    if COMPLETE in os.environ:  # the shell asks what may follow
+        return app.main(argv, prog_name="cloudrun", complete_var=COMPLETE)
+    try:
+        with app.make_context("cloudrun", argv) as context:
+            return app.invoke(context)
+    except click.exceptions.Exit as leaving:  # --help and --version
+        return leaving.exit_code

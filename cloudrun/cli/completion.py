@@ -7,11 +7,10 @@ from pathlib import Path
 
 from click.shell_completion import get_completion_class
 
-from cloudrun.cli import render
+from cloudrun.cli import COMPLETE, app, render
 from cloudrun.errors import UsageError
 
 SHELLS = ("bash", "zsh", "fish")
-VARIABLE = "_CLOUDRUN_COMPLETE"
 
 
 def run(action: str, shell: str) -> None:
@@ -31,11 +30,9 @@ def run(action: str, shell: str) -> None:
 
 def script(shell: str) -> str:
     """What the shell has to read."""
-    from cloudrun.cli import app
-
     kind = get_completion_class(shell)
     assert kind is not None  # noqa: S101  # SHELLS names only those that click knows
-    return kind(app, {}, "cloudrun", VARIABLE).source()
+    return kind(app, {}, "cloudrun", COMPLETE).source()
 
 
 def place(shell: str) -> Path:

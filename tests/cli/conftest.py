@@ -1,4 +1,4 @@
-"""The command line as a user has it, in this process: a home in a temporary folder, stdout and stderr apart."""
+"""The command line as a user has it, in this process: a home of its own, stdout and stderr apart."""
 
 from __future__ import annotations
 

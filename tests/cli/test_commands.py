@@ -19,7 +19,7 @@ DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "cli.md"
 CONTEXTS = list(walk(app, "cloudrun", None))
 VERBS = [context for context in CONTEXTS if not isinstance(context.command, LazyGroup)]
 # From the agreed command line; a name that goes breaks somebody's script.
-WANTED = """init launch submit status logs attach cancel restart clone ssh start stop terminate offers outputs machines
+WANTED = """init launch submit status logs attach cancel restart clone ssh start stop terminate offers
 machines list|machines start|machines stop|machines terminate|machines ssh|machines exec|machines tunnel
 machines extend|machines attach|machines adopt|outputs list|outputs get|outputs pull|outputs open"""
 
@@ -71,7 +71,7 @@ def test_both_lines_of_the_mission_parse(line: str) -> None:
 
 
 def test_words_behind_the_dashes_are_the_jobs() -> None:
-    context = parse("submit tiny p2.xlarge --spot -- --lr 0.1 --json -- x".split())
+    context = parse(["submit", "tiny", "p2.xlarge", "--spot", "--", "--lr", "0.1", "--json", "--", "x"])
     assert context.meta["rest"] == ("--lr", "0.1", "--json", "--", "x")
     assert (context.params["type"], context.params["as_json"], context.params["market"].value) == (
         "p2.xlarge",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
 import pytest
@@ -35,7 +36,7 @@ LOGS = st.one_of(st.binary(max_size=200), st.lists(PIECES, max_size=40).map(b"".
 def shown(data: bytes, *cuts: int) -> str:
     text = LogText()
     borders = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
-    parts = [text.feed(data[a:b]) for a, b in zip(borders, borders[1:], strict=False)]
+    parts = [text.feed(data[a:b]) for a, b in itertools.pairwise(borders)]
     return "".join(parts) + text.close()
 
 

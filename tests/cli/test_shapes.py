@@ -12,16 +12,54 @@ from cloudrun.cli.shapes import error_shape, machine_shape, offer_shape, run_sha
 from cloudrun.errors import NoCapacity
 from cloudrun.models import Market, Offer, RunState
 
-RUN = (
-    "id job project machine state stage exit_code message submitted_at started_at ended_at metric attempts "
-    "outputs_bytes cost_usd"
-).split()
-MACHINE = (
-    "name id provider region zone type market state host stack price_per_hour_usd launched_at deadline_at cost_usd runs"
-).split()
-OFFER = (
-    "provider region zone type market price_per_hour_usd price_as_of gpu gpu_count gpu_memory_gib fits why_not"
-).split()
+RUN = [
+    "id",
+    "job",
+    "project",
+    "machine",
+    "state",
+    "stage",
+    "exit_code",
+    "message",
+    "submitted_at",
+    "started_at",
+    "ended_at",
+    "metric",
+    "attempts",
+    "outputs_bytes",
+    "cost_usd",
+]
+MACHINE = [
+    "name",
+    "id",
+    "provider",
+    "region",
+    "zone",
+    "type",
+    "market",
+    "state",
+    "host",
+    "stack",
+    "price_per_hour_usd",
+    "launched_at",
+    "deadline_at",
+    "cost_usd",
+    "runs",
+]
+OFFER = [
+    "provider",
+    "region",
+    "zone",
+    "type",
+    "market",
+    "price_per_hour_usd",
+    "price_as_of",
+    "gpu",
+    "gpu_count",
+    "gpu_memory_gib",
+    "fits",
+    "why_not",
+]
 
 
 def test_run() -> None:

@@ -31,7 +31,7 @@ def test_numbers_are_aligned_to_the_right() -> None:
 def test_the_least_important_column_shrinks_first_then_goes() -> None:
     assert lines(COLUMNS, ROWS, 45)[1] == "8f3k  a-rather-long-name  something t…   0.17"
     assert lines(COLUMNS, ROWS, 24)[0].split() == ["ID", "NAME", "COST"]
-    assert lines(COLUMNS, ROWS, 24)[1] == "8f3k  a-rather…   0.17"
+    assert lines(COLUMNS, ROWS, 24)[1] == "8f3k  a-rather-l…   0.17"
     assert lines(COLUMNS, ROWS, 3)[1] == "8f3k"  # what names the row always stays, whole
 
 
