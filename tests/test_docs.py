@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
 
 # Marks of unfinished work, and words of the place where this was written.
-BANNED = re.compile(r"TODO|FIXME|XXX|(?<![\w.}])/work/|\bissue [#\d]|pypi\.org")
+BANNED = re.compile(r"TODO|FIXME|\bXXX\b|(?<![\w.}])/work/|\bissue [#\d]|pypi\.org")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 OUR_FILE = re.compile(r"(?:cloudrun|jobs|docs|tests|benchmarks|images|provisioning)/[a-z0-9_./-]+")
@@ -140,7 +140,7 @@ def commands(path: Path, program: str) -> Iterator[str]:
     ]
     for line in [*lines, *re.findall(r"`([^`\n]+)`", BLOCK.sub("", text))]:
         command = line.removeprefix("$ ").partition("  #")[0].strip()
-        for part in re.split(r"\s(?:&&|\|)\s|;\s", command):
+        for part in re.split(r"\s(?:&&|\||>)\s|;\s", command):
             if part.split()[:1] == [program]:
                 yield part
 

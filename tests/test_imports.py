@@ -28,7 +28,7 @@ LAYERS = (
     "plan execute audit machines",
     "follow carry rent attempts context",
     "provision remote.transfer remote.process remote.agentlink",
-    "jobs stacks offers bundle outputs ledger billing store runfiles",
+    "target jobs stacks offers bundle outputs ledger billing store runfiles",
     "store_file store_rows store_schema manifest ignore leaks hashing tomlfile catalog",
     "providers",
     "server remote",
