@@ -172,6 +172,23 @@ def test_a_store_held_too_long_is_explained(store: Store, monkeypatch: pytest.Mo
     assert store.claim_name("local") == "local"
 
 
+def test_the_switch_to_wal_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite refuses it at once while another process writes, whatever the busy timeout."""
+    path, pauses = tmp_path / "s.sqlite", list[float]()
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("CREATE TABLE theirs (x)")
+    other.execute("BEGIN IMMEDIATE")
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        other.close()  # the other is done
+
+    monkeypatch.setattr("cloudrun.store_file.time.sleep", pause)
+    with Store(path) as store:
+        assert store.list_runs() == []
+    assert len(pauses) == 1
+
+
 def test_a_store_deleted_under_us_starts_anew(store: Store) -> None:
     """The open file would take writes that nobody ever sees again."""
     add_one(store)
