@@ -169,10 +169,10 @@ class _Tree:
             if kind:
                 self.ignored.append(Ignored(path, f"built-in: a {kind}, not a file"))
                 return
-            sha256, secret = self._cache.facts(path, place, facts)
+            size, sha256, secret = self._cache.facts(path, place, facts)
         except FileNotFoundError:  # gone since the folder was listed
             return
-        self.files.append(BundleFile(path, facts.st_size, facts.st_mode & 0o777, sha256))
+        self.files.append(BundleFile(path, size, facts.st_mode & 0o777, sha256))
         if secret:
             self.secrets.append(path)
 

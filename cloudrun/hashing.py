@@ -21,7 +21,7 @@ WHOLE_BYTES = 1 << 20  # up to this size a file is read at once
 _TRIES = 3
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # never hangs on a fifo put in its place
 
-Facts = tuple[str, bool]  # sha256, looks like a secret
+Facts = tuple[int, str, bool]  # size, sha256, looks like a secret
 
 
 class HashCache:
@@ -35,7 +35,7 @@ class HashCache:
         self._misses = 0
 
     def facts(self, name: str, path: str, stat: os.stat_result) -> Facts:
-        """Hash and suspicion of one file, name being its place in the tree.
+        """Size, hash and suspicion of one file, name being its place in the tree.
 
         Raises JobError for a file that keeps changing or cannot be read, FileNotFoundError.
         """
@@ -48,13 +48,13 @@ class HashCache:
             and row[3] == stat.st_ino
         ):
             self._fresh[name] = row
-            return row[4], row[5]  # type: ignore[return-value]  # checked in _load
+            return row[0], row[4], row[5]  # type: ignore[return-value]  # checked in _load
         self._misses += 1
         stat, sha256, secret = _read_steady(name, path)
         if stat.st_mtime_ns < self._newest_ns and stat.st_ctime_ns < self._newest_ns:
             key = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
             self._fresh[name] = [*key, sha256, secret]
-        return sha256, secret
+        return stat.st_size, sha256, secret
 
     def save(self) -> None:
         """Keep what this scan saw. A cache that cannot be written costs time, never correctness."""
@@ -134,15 +134,11 @@ def _load(path: Path | None) -> dict[str, list[object]]:
         rows = json.loads(path.read_bytes()) if path else {}
     except (OSError, ValueError, RecursionError):
         return {}
-    if not isinstance(rows, dict):
+    if not isinstance(rows, dict) or not all(map(_sound, rows.values())):
         return {}
-    sound = (list, 6, str, bool)
-    return (
-        {
-            name: row
-            for name, row in rows.items()
-            if (type(row), len(row), type(row[4]), type(row[5])) == sound
-        }
-        if all(type(row) is list and len(row) == 6 for row in rows.values())
-        else {}
-    )
+    return rows
+
+
+def _sound(row: object) -> bool:
+    """size, mtime_ns, ctime_ns, inode, sha256, looks like a secret."""
+    return type(row) is list and [type(each) for each in row] == [int, int, int, int, str, bool]

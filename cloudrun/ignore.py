@@ -2,7 +2,8 @@
 
 The rules are read as git reads them (a differential test holds them to `git check-ignore`):
 the last matching line of the deepest file decides, `!` takes a path back in, and nothing below
-an ignored folder can be taken back. Translating them here, and not with a library, keeps the
+an ignored folder can be taken back. One difference is meant: `?` and `[...]` stand for one
+character, where git takes one byte of it. Translating them here, and not with a library, keeps the
 two things that we need: the line to show, and matching of one entry at a time on the way down.
 """
 

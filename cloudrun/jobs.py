@@ -138,15 +138,15 @@ def find_preset(job: Job, name: str = "") -> Preset:
 def _find(text: str) -> Path:
     if "\0" in text:
         raise NotFound("a job's path cannot hold a NUL character")
-    path = Path(text).expanduser()
     try:
+        path = Path(text).expanduser()
         if path.is_file() and path.suffix == ".toml":
             return path.absolute()
         if (path / "job.toml").is_file():
             return path.absolute() / "job.toml"
         is_folder = path.is_dir()
-    except OSError as error:  # a name longer than the system takes
-        raise NotFound(f"no job {text[:80]!r}: {error.strerror}") from error
+    except (OSError, RuntimeError) as error:  # a name too long for the system; ~ of an unknown user
+        raise NotFound(f"no job {text[:80]!r}: {error}", hint="give the path of a job folder") from error
     bundled = assets.bundled_jobs()
     name = text.rstrip("/").removeprefix("jobs/")
     if name in bundled:
@@ -158,8 +158,9 @@ def _find(text: str) -> Path:
 
 
 def _explain(path: Path, text: str, error: ValidationError) -> JobError:
-    """The first mistake, in the order of the file's keys, in words."""
-    first = error.errors(include_url=False)[0]
+    """The mistake to mend first, in words: an unknown key often explains why another is missing."""
+    mistakes = error.errors(include_url=False)
+    first = next((each for each in mistakes if each["type"] == "extra_forbidden"), mistakes[0])
     key = tuple(part for part in first["loc"] if not _is_branch(part))
     if first["type"] == "extra_forbidden":
         word = str(key[-1])
@@ -167,10 +168,8 @@ def _explain(path: Path, text: str, error: ValidationError) -> JobError:
         return mistake(path, text, key, "unknown key", hint=nearest(word, known))
     if first["type"] == "missing":
         return mistake(path, text, key, "missing", hint=f"add a line: {_EXAMPLES.get(str(key[-1]), key[-1])}")
-    shown = repr(first["input"])
-    shown = shown if len(shown) <= 60 else shown[:57] + "..."
     hint = f"for example: {_EXAMPLES[str(key[0])]}" if key and str(key[0]) in _EXAMPLES else ""
-    return mistake(path, text, key, f"{_expected(first)}, not {shown}", hint=hint)
+    return mistake(path, text, key, f"{_expected(first)}, not {_shown(first['input'])}", hint=hint)
 
 
 _EXAMPLES = {
@@ -200,10 +199,15 @@ def _expected(error: Any) -> str:
         if error["ctx"]["pattern"] == NAME:
             return "expected letters, digits, '.', '_' and '-', at most 64"
         return "expected text without a NUL character"
-    message = str(error["msg"])
-    return message[:1].lower() + message[1:].replace("Input should", "expected").removeprefix(
-        "nput should be"
-    )
+    if error["type"] in ("too_short", "string_too_short"):
+        return "expected at least one"
+    message = str(error["msg"]).removeprefix("Input should be ")
+    return f"expected {message[:1].lower()}{message[1:]}"
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _known_keys(table: Sequence[str | int]) -> list[str]:

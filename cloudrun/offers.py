@@ -43,8 +43,9 @@ def _hardware_why_not(offer: Offer, need: GpuNeed) -> str:
         return f"it has {_gpus(offer.gpu_count)}, the job needs {_gpus(need.count)}"
     if known and not known.nvidia:
         return f"its {offer.gpu} is not an NVIDIA GPU"
-    if offer.gpu_memory_gib and offer.gpu_memory_gib < need.min_memory_gib:
-        return f"its GPU has {offer.gpu_memory_gib:g} GiB, the job needs {need.min_memory_gib:g}"
+    if offer.gpu_memory_gib < need.min_memory_gib:
+        has = f"{offer.gpu_memory_gib:g} GiB" if offer.gpu_memory_gib else "an unknown amount of memory"
+        return f"its GPU has {has}, the job needs {need.min_memory_gib:g} GiB"
     if offer.gpu_capability is not None and offer.gpu_capability < need.min_capability:
         return f"its compute capability is {offer.gpu_capability:g}, the job needs {need.min_capability:g}"
     return ""
