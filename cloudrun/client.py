@@ -358,7 +358,12 @@ class Client:
         """What the machine cost so far; None while a price is unknown."""
         from cloudrun import ledger
 
-        charges = self.store.list_charges(machine=machine.name)
+        since = machine.launched_at  # an earlier machine may have had the same name
+        charges = [
+            charge
+            for charge in self.store.list_charges(machine=machine.name)
+            if since is None or charge.opened_at >= since
+        ]
         return ledger.run_cost_usd(charges, now=datetime.now(UTC))
 
     def start(self, name: str) -> Machine:

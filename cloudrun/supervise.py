@@ -11,13 +11,11 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from datetime import datetime
+from collections.abc import Iterator
 
 from cloudrun import execute
-from cloudrun.config import Settings, load_settings
 from cloudrun.context import Context
-from cloudrun.errors import CloudrunError, Interrupted
+from cloudrun.errors import Interrupted
 from cloudrun.events import LogData, StageEnded, StateChanged
 from cloudrun.locks import Hold
 from cloudrun.models import Plan, Run
@@ -66,7 +64,7 @@ def hand_over(ctx: Context, run: Run, hold: Hold) -> Run:
     files = RunFiles(ctx.settings, run.id)
     with files.supervisor_log.open("ab") as log:
         supervisor = subprocess.Popen(
-            [sys.executable, "-m", "cloudrun.supervise", run.id, str(hold.fd)],
+            [sys.executable, "-m", "cloudrun.supervisor", run.id, str(hold.fd)],
             pass_fds=(hold.fd,),
             stdin=subprocess.PIPE,
             stdout=log,
@@ -161,25 +159,3 @@ class _LogTail:
             if any(path.stat().st_size > self._offsets.get(path.name, 0) for path in self._files.logs()):
                 return
             time.sleep(WATCH_POLL_S)
-
-
-def main(arguments: list[str]) -> int:
-    """The supervisor process: `python -m cloudrun.supervise RUN FD`, where FD is the inherited hold on the
-    run; secrets as JSON on stdin."""
-    from cloudrun.client import Client
-
-    secrets: Mapping[str, str] = json.loads(sys.stdin.read() or "{}")
-    settings: Settings = load_settings()
-    ctx = Client(settings).context(secrets=secrets)
-    run_id, hold_fd = arguments
-    os.set_inheritable(int(hold_fd), False)  # ours until we end; children of ours must not keep it
-    try:
-        execute.walk(ctx, ctx.store.find_run(run_id))
-    except CloudrunError as error:
-        sys.stderr.write(f"{datetime.now().astimezone().isoformat()} {error.message}\n")
-        return error.exit_code
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
