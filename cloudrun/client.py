@@ -190,6 +190,7 @@ class Client:
         return self.store.find_run(name)
 
     def attempts(self, run: str) -> list[Attempt]:
+        """Each machine's try at the run, the first first."""
         return self.store.list_attempts(self.run(run).id)
 
     def stages(self, run: str) -> list[tuple[int, Stage, datetime, float]]:

@@ -63,7 +63,6 @@ def launch_machine(ctx: Context, spec: LaunchSpec) -> Machine:
         state=machine.state,
         zone=machine.zone,
         address=machine.address,
-        launched_at=machine.launched_at,
         detail=machine.detail,
     )
 
