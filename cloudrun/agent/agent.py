@@ -935,7 +935,13 @@ def arm(policy, home_now):
 
 
 def revive_guard():
-    """Replace a guard that was killed; one that went home had no policy left to keep."""
+    """Replace a guard that was killed; one that went home had no policy left to keep.
+
+    A guard armed by the boot payload did not know the address of the SSH server: now it shows.
+    """
+    record = load_json(path_of("guard.json"))
+    if record and not record["address"] and ssh_address({}):
+        save_json(path_of("guard.json"), dict(record, address=ssh_address({})))
     if os.path.exists(path_of("guard.lock")):
         lock = os.open(path_of("guard.lock"), os.O_RDWR)
         if os.fstat(lock).st_size and try_lock(lock):

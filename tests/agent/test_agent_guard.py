@@ -100,6 +100,19 @@ def test_an_open_connection_to_the_ssh_port_is_activity(machine: LocalShell) -> 
         wait_for(lambda: released(machine))
 
 
+def test_a_guard_from_the_boot_payload_learns_where_the_ssh_server_is(
+    machine: LocalShell, tmp_path: Path
+) -> None:
+    policy = tmp_path / "policy.json"
+    policy.write_text(json.dumps({"issued_at": time.time(), "deadline_at": None, "idle_s": 3600}))
+    subprocess.run(
+        [sys.executable, str(AGENT), "guard", "--policy", str(policy)], env=machine.env, check=True
+    )
+    machine.env["SSH_CONNECTION"] = "127.0.0.1 50000 127.3.4.5 2222"
+    process.list_runs(machine)
+    assert json.loads((machine.base / "guard.json").read_text())["address"] == ["127.3.4.5", 2222]
+
+
 def test_a_connection_to_another_machine_of_the_same_port_is_none_of_ours(machine: LocalShell) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
