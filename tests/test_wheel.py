@@ -9,6 +9,7 @@ import sys
 import sysconfig
 import venv
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -64,9 +65,20 @@ def test_wheel_holds_code_and_assets(wheel: Path) -> None:
     assert not [name for name in names if "__pycache__" in name or "/outputs/" in name]
 
 
+@pytest.fixture
+def home(installed: Path, tmp_path: Path) -> Iterator[Path]:
+    """A home folder whose machines end with the test, however that ends."""
+    folder = tmp_path / "h"
+    yield folder
+    listed = call(str(installed / "cloudrun"), "machines", "list", "--json", home=folder)
+    for machine in json.loads(listed):
+        call(str(installed / "cloudrun"), "terminate", machine["name"], "--yes", home=folder)
+
+
 @pytest.mark.slow
-def test_first_run_from_an_empty_folder(installed: Path, tmp_path: Path) -> None:
-    empty, home = tmp_path / "empty", tmp_path / "h"
+@pytest.mark.timeout(600)
+def test_first_run_from_an_empty_folder(installed: Path, home: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
     empty.mkdir()
     where = call(str(installed / "python"), "-c", "import cloudrun; print(cloudrun.__file__)", cwd=empty)
     assert Path(where.strip()).is_relative_to(installed.parent)
