@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -24,21 +24,30 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def start_job(data_dir: Path, tmp_path: Path) -> StartJob:
-    """Start train.py with its outputs in tmp_path/outputs; stdout and stderr come as one stream."""
+def start_job(data_dir: Path, tmp_path: Path) -> Iterator[StartJob]:
+    """Start train.py with its outputs in tmp_path/outputs; stdout and stderr come as one stream.
+
+    On one thread: two threads that wait for each other crawl when other tests hold the other processor.
+    """
+    started = []
 
     def start(
         *args: str, outputs: str = "outputs", env: Mapping[str, str] = {}, train: Path = TRAIN
     ) -> subprocess.Popen[str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("CLOUDRUN_")}
         ours = {"CLOUDRUN_DATA_DIR": str(data_dir), "CLOUDRUN_OUTPUT_DIR": str(tmp_path / outputs), **env}
-        return subprocess.Popen(
-            [sys.executable, "-W", "error::UserWarning", str(train), *args],
-            env={**kept, **ours}, cwd=train.parent, text=True,
+        process = subprocess.Popen(
+            [sys.executable, "-W", "error::UserWarning", str(train), *args, "--threads", "1"],
+            env={**kept, "OMP_NUM_THREADS": "1", **ours}, cwd=train.parent, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
+        started.append(process)
+        return process
 
-    return start
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
 
 
 @pytest.fixture
@@ -47,7 +56,7 @@ def run_job(start_job: StartJob) -> Callable[..., tuple[int, str]]:
 
     def run(*args: str, **options: object) -> tuple[int, str]:
         process = start_job(*args, **options)
-        said, _ = process.communicate(timeout=120)
+        said, _ = process.communicate(timeout=150)
         return process.returncode, said
 
     return run

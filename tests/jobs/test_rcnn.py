@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import rcnn
 import torch
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812  as all of torch calls it
 from torch.utils.flop_counter import FlopCounterMode
 
 IMAGES = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))

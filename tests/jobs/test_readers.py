@@ -43,7 +43,7 @@ def test_mat_layout_and_label_ten_is_the_digit_zero(tmp_path: Path, compressed: 
     [
         (np.zeros((3, 32, 32, 30), np.uint8), None, "expected uint8"),
         (np.zeros((32, 32, 3, 30)), None, "expected uint8"),
-        (None, np.ones((29, 1), np.uint8), "expected .30, 1."),
+        (None, np.ones((29, 1), np.uint8), r"expected \(30, 1\)"),
         (None, np.zeros((30, 1), np.uint8), "expected 1 to 10"),
         (None, np.full((30, 1), 11, np.uint8), "expected 1 to 10"),
     ],
