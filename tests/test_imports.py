@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # From the top of the road to its ground. A module imports from its own layer or from one below, and
 # never in a circle. A name stands for the module and all below it; the longest name that fits counts.
 LAYERS = (
-    "__main__ cli",
+    "__main__ cli supervisor",
     "client",
     "supervise",
     "plan execute audit machines",
