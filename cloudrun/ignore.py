@@ -128,14 +128,20 @@ def _regex(pattern: str) -> str | None:
 
 
 def _stars(pattern: str, at: int, stars: int) -> tuple[str, int]:
-    """`**` between slashes crosses folders; every other run of stars stays inside one name."""
+    """`**` between slashes crosses folders; every other run of stars stays inside one name.
+
+    git looks at what follows the pattern's plain beginning only, so that `lib**/x`, too, crosses.
+    """
     end = at + stars
-    opens = at == 0 or pattern[at - 1] == "/"
-    if stars == 2 and opens and pattern[end : end + 1] == "/":
+    after_slash = pattern[at - 1 : at] == "/"
+    opens = after_slash or not any(special in pattern[:at] for special in "*?[\\")
+    if stars < 2 or not opens:
+        return "[^/]*", end
+    if pattern[end : end + 1] == "/":
         return "(?:.*/)?", end + 1
-    if stars == 2 and opens and end == len(pattern) and at > 0:
-        return ".+", end
-    return "[^/]*", end
+    if end == len(pattern):
+        return ".+" if after_slash else ".*", end
+    return (".*" if pattern.startswith("\\/", end) else "[^/]*"), end
 
 
 def _bracket(pattern: str, at: int) -> tuple[str, int] | None:

@@ -26,17 +26,15 @@ def load_offers(
     The newest price of each market counts; a type without one in the present list takes it from
     the older snapshots. A price that no snapshot has is None. No I/O beyond the shipped files.
     """
-    wanted = [known for known in list_types(provider) if type in ("", known.type)]
     markets = (market,) if market else (Market.ON_DEMAND, Market.SPOT)
-    present = _prices("prices.csv")
-    offers = []
-    for known in wanted:
-        key = (known.provider, known.type)
-        by_region = present.get(key) or _prices("price_history.csv").get(key) or {"": {}}
-        for region, prices in by_region.items():
-            if _wanted(region, regions):
-                offers += [_offer(known, region, each, prices.get(each)) for each in markets]
-    return offers
+    return [
+        _offer(known, region, each, prices.get(each))
+        for known in list_types(provider)
+        if type in ("", known.type)
+        for each in markets
+        for region, prices in _by_region((known.provider, known.type), each).items()
+        if _wanted(region, regions)
+    ]
 
 
 def running_cost_per_hour_usd(provider: str, disk_gb: int) -> tuple[Decimal, str]:
@@ -85,6 +83,13 @@ def type_warning(provider: str, type: str) -> str:
     since = f" on {known.retired_on}" if known.retired_on else ""
     instead = successors(provider, type)
     return f"{type} was retired{since}" + (f"; today's nearest: {', '.join(instead)}" if instead else "")
+
+
+def _by_region(key: tuple[str, str], market: Market) -> dict[str, dict[Market, Price]]:
+    """Prices of a type by region, from the newest list that has any for that market."""
+    lists = [_prices(file).get(key, {}) for file in ("prices.csv", "price_history.csv")]
+    priced = [regions for regions in lists if any(market in prices for prices in regions.values())]
+    return next(iter([*priced, *filter(None, lists)]), {"": {}})
 
 
 @cache

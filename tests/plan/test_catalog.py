@@ -54,14 +54,13 @@ def test_the_newest_price_of_each_market_counts_with_its_own_date() -> None:
     assert east(Market.SPOT) == (Decimal("0.387"), date(2024, 2, 21))
 
 
-def test_a_type_without_a_present_price_takes_the_older_one() -> None:
-    present = {row["instance_type"] for row in read_csv("prices.csv")}
-    older = {row["instance_type"] for row in read_csv("price_history.csv")} - present
-    assert older, "nothing exercises the older snapshots"
-    for name in older:
-        offers = catalog.load_offers(type=name, market=Market.ON_DEMAND)
-        assert offers
-        assert all(offer.price_as_of and offer.price_as_of < date(2024, 1, 1) for offer in offers)
+def test_a_market_without_a_present_price_takes_the_older_one() -> None:
+    """The present list has g2 on demand alone; its last spot prices are of 2023."""
+    spot = {offer.region: offer for offer in catalog.load_offers(type="g2.2xlarge", market=Market.SPOT)}
+    assert spot["ap-northeast-1"].price_per_hour_usd == Decimal("0.2694")
+    assert spot["ap-northeast-1"].price_as_of == date(2023, 7, 10)
+    on_demand = catalog.load_offers(type="g2.2xlarge", market=Market.ON_DEMAND)
+    assert all(offer.price_as_of and offer.price_as_of.year == 2026 for offer in on_demand)
 
 
 def test_no_price_is_zero_and_an_unknown_one_is_none() -> None:

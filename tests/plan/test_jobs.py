@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -137,43 +138,30 @@ def test_hostile_files_are_mistakes_too(folder: Path, text: str | bytes) -> None
         load(folder, text)
 
 
+def mistake_of(call: Callable[[], Job]) -> CloudrunError | None:
+    """The error that it raises on purpose, if any; every other exception fails the test."""
+    try:
+        assert isinstance(call(), Job)
+    except CloudrunError as error:
+        return error
+    return None
+
+
 quiet = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @given(st.binary(max_size=200))
 @quiet
 def test_any_bytes_give_a_job_or_a_job_error(folder: Path, raw: bytes) -> None:
-    try:
-        assert isinstance(load(folder, raw), Job)
-    except JobError as error:
-        assert error.exit_code == 2
-        assert "job.toml" in error.message
+    error = mistake_of(lambda: load(folder, raw))
+    assert error is None or (isinstance(error, JobError) and "job.toml" in error.message)
 
 
 VALUES = st.sampled_from(
     [
-        "1",
-        "-1",
-        "0",
-        "1e400",
-        "nan",
-        "inf",
-        "true",
-        "[]",
-        "{}",
-        '""',
-        '"\\u0000"',
-        '"/"',
+        *("1", "-1", "0", "1e400", "nan", "inf", "true", "[]", "{}", '""', '"\\u0000"', '"/"', "9" * 400),
+        *("1979-05-27", "[[1]]", '["a", 1]', "{ a = 1 }", '"""\n[gpu]\n"""', '["python3", "\\u0000.py"]'),
         '"' + "x" * 5000 + '"',
-    ]
-    + [
-        "1979-05-27",
-        "[[1]]",
-        '["a", 1]',
-        "{ a = 1 }",
-        '"""\n[gpu]\n"""',
-        "9" * 400,
-        '["python3", "\\u0000.py"]',
     ]
 )
 
@@ -190,10 +178,8 @@ def test_a_mutated_job_gives_a_job_or_a_job_error(
     lines[number] = f"{key} = {value}{junk}"
     if double:
         lines.insert(number, lines[number])
-    try:
-        load(folder, "\n".join(lines).encode("utf-8", "replace"))
-    except JobError as error:
-        assert "job.toml, line " in error.message
+    error = mistake_of(lambda: load(folder, "\n".join(lines).encode("utf-8", "replace")))
+    assert error is None or "job.toml, line " in error.message
 
 
 @given(st.text(max_size=60))
@@ -202,10 +188,8 @@ def test_a_mutated_job_gives_a_job_or_a_job_error(
 @example("a" * 5000)
 @example("~nobody-of-that-name/x")
 def test_any_name_of_a_job_is_found_or_not_found(text: str) -> None:
-    try:
-        load_job(text)
-    except CloudrunError as error:
-        assert error.exit_code == 2
+    error = mistake_of(lambda: load_job(text))
+    assert error is None or error.exit_code == 2
 
 
 def test_where_a_job_is_looked_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
