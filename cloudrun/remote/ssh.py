@@ -88,16 +88,17 @@ class FabricShell:
     # --- channels and connections ---
 
     def _channel(self, command: str) -> paramiko.Channel:
-        """A channel on which the command runs. A connection found dead did not start it: once more, then."""
+        """A channel on which the command runs, on the first connection that takes one more. A connection
+        found dead did not start it: once more, then."""
         for index in range(MOST_CONNECTIONS):
             for last_try in (False, True):
                 transport = self._connection(index).transport
                 try:
                     channel: paramiko.Channel = transport.open_session(timeout=DEAD_PEER_S)
-                except paramiko.ChannelException:  # MaxSessions is reached: the next connection
-                    break
                 except (paramiko.SSHException, EOFError, OSError) as error:
-                    if last_try or transport.is_active():
+                    if _refused(transport, error):
+                        break
+                    if last_try:
                         raise self._lost() from error
                     continue
                 try:
@@ -314,6 +315,12 @@ def _watch(transport: paramiko.Transport) -> None:
             transport.global_request("keepalive@openssh.com", wait=True)
         patience.cancel()
         transport.join(ASK_EVERY_S)
+
+
+def _refused(transport: paramiko.Transport, error: Exception) -> bool:
+    """Whether the live peer said no (sshd's MaxSessions). With several threads asking at once paramiko
+    gives the reason to one of them and a bare SSHException to the others."""
+    return transport.is_active() and isinstance(error, paramiko.SSHException) and "Timeout" not in str(error)
 
 
 def _left(deadline: float | None) -> float | None:

@@ -41,7 +41,7 @@ async def serve_session(process: asyncssh.SSHServerProcess[bytes]) -> None:
     read. When the client goes first, what still runs in the command's process group gets SIGHUP;
     what moved to a session of its own (setsid) lives on.
     """
-    streams = _open_pty() if process.term_type else _open_pipes()
+    streams = _open_pty(process.term_size) if process.term_type else _open_pipes()
     child = await _spawn(process, streams)
     feeding = asyncio.create_task(_feed(process, streams.stdin, child.pid))
     try:
@@ -85,8 +85,6 @@ async def _feed(process: asyncssh.SSHServerProcess[bytes], fd: int, group: int) 
     By hand, as asyncio's pipe writer (3.11) may drop its buffer when input and its end come close together.
     """
     os.set_blocking(fd, False)
-    if process.term_type:
-        _set_window(fd, process.term_size)
     try:
         while True:
             try:
@@ -182,8 +180,9 @@ def _open_pipes() -> _Streams:
     return _Streams(our_in, our_out, our_err, (their_in, their_out, their_err))
 
 
-def _open_pty() -> _Streams:
+def _open_pty(size: tuple[int, int, int, int]) -> _Streams:
     ours, theirs = os.openpty()
+    _set_window(ours, size)  # before the first program there asks for it
     return _Streams(ours, os.dup(ours), None, (theirs, theirs, theirs))
 
 
