@@ -18,6 +18,7 @@ from cloudrun.cli.text import (
     number,
     plain_money,
     plural,
+    short_age,
     short_duration,
     size,
     until,
@@ -52,7 +53,7 @@ def run_row(run: Run, now: datetime) -> tuple[str, ...]:
         run.state.value,
         "" if run.state.final else run.stage.value,
         "" if run.metric_value is None else number(run.metric_value),
-        short_duration((now - run.submitted_at).total_seconds()),
+        short_age((now - run.submitted_at).total_seconds()),
         short_duration(_took(run, now).total_seconds()),
         "" if run.cost_usd is None else plain_money(run.cost_usd),
     )

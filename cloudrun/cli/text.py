@@ -67,6 +67,14 @@ def short_duration(seconds: float) -> str:
     return f"{whole // 86400}d{whole % 86400 // 3600}h"
 
 
+def short_age(seconds: float) -> str:
+    """One number for tables: 42s, 5m, 3h, 12d."""
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= length:
+            return f"{int(seconds // length)}{unit}"
+    return f"{int(max(seconds, 0))}s"
+
+
 def age(moment: datetime, now: datetime) -> str:
     """How long ago, coarsely: now, 40 s ago, 5 min ago, 3 h ago, 2 days ago."""
     return _coarse(now - moment, "now", "{} ago")

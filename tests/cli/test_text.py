@@ -81,6 +81,14 @@ def test_ages(span: timedelta, ago: str, ahead: str) -> None:
     assert (text.age(NOW - span, NOW), text.until(NOW + span, NOW)) == (ago, ahead)
 
 
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(-5, "0s"), (59.9, "59s"), (60, "1m"), (3599, "59m"), (7300, "2h"), (86_400 * 261.7, "261d")],
+)
+def test_short_ages(seconds: float, shown: str) -> None:
+    assert text.short_age(seconds) == shown
+
+
 def test_clock_names_the_day_only_when_it_is_another() -> None:
     local = NOW.astimezone()
     assert text.clock(NOW, NOW) == f"{local:%H:%M}"

@@ -143,7 +143,7 @@ def test_status_at_120_columns_shows_everything() -> None:
         "COST",
     ]
     assert "running    follow" in first
-    assert second.split()[-4:] == ["0.9313", "5m00s", "4m00s", "0.0171"]
+    assert second.split()[-4:] == ["0.9313", "5m", "4m00s", "0.0171"]
     assert "a-job-with-a-very-long-name-indeed" in third
 
 
