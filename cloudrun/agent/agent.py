@@ -502,6 +502,9 @@ def watch(folder, spec, state):
     kill_at = state.get("kill_at")
     half_at = None
     while not command_ended(folder, state):
+        if not os.path.isdir(folder):
+            kill_session(state, signal.SIGKILL)  # the machine was wiped under us: nothing may run unaccounted
+            sys.exit("the folder of the run is gone")
         now = CLOCK.now()
         request = load_json(os.path.join(folder, "stop.json"))
         if request is None and spec["max_seconds"] is not None and now >= started + spec["max_seconds"]:

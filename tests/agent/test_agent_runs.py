@@ -337,6 +337,15 @@ def test_a_killed_shell_does_not_end_the_job_that_it_wraps(machine: LocalShell) 
     assert (status.exit_code, status.reason) == (137, "killed")
 
 
+def test_a_run_whose_folder_is_wiped_does_not_run_on(machine: LocalShell) -> None:
+    start_script(machine, WAIT_FOR_GO)
+    wait_for(lambda: log_of(machine) == b"up\n")
+    runner = runner_pid(machine)
+    machine.base.rename(machine.home / "gone")
+    os.kill(runner, signal.SIGUSR1)  # it would look within a minute
+    wait_for(lambda: pids_of(machine.home) == [])
+
+
 def test_a_run_from_before_a_restart_of_the_machine_is_over(machine: LocalShell) -> None:
     start_script(machine, WAIT_FOR_GO)
     wait_for(lambda: log_of(machine) == b"up\n")
