@@ -13,9 +13,7 @@ from collections.abc import Sequence
 import click
 
 import cloudrun
-from cloudrun.cli.lazy import Entry, LazyGroup
-
-COMPLETE = "_CLOUDRUN_COMPLETE"
+from cloudrun.cli.lazy import COMPLETE, Entry, LazyGroup
 
 SECTIONS: dict[str, tuple[Entry, ...]] = {
     "Run a job": (
@@ -48,7 +46,7 @@ def _completion(ctx: click.Context, param: click.Parameter, value: str | None) -
         return
     from cloudrun.cli import completion
 
-    completion.run(str(param.name), value)
+    completion.run(ctx.command, str(param.name), value)
     ctx.exit()
 
 

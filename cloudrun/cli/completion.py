@@ -5,30 +5,32 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import click
 from click.shell_completion import get_completion_class
 
-from cloudrun.cli import COMPLETE, app, render
+from cloudrun.cli import render
+from cloudrun.cli.lazy import COMPLETE
 from cloudrun.errors import UsageError
 
 SHELLS = ("bash", "zsh", "fish")
 
 
-def run(action: str, shell: str) -> None:
+def run(app: click.Command, action: str, shell: str) -> None:
     """`action` is install_completion or show_completion; without a shell it is the one that $SHELL names."""
     name = shell or Path(os.environ.get("SHELL", "")).name
     if name not in SHELLS:
         raise UsageError(f"no completion for the shell {name!r}", hint=f"name one of: {', '.join(SHELLS)}")
     if action == "show_completion":
-        render.data(script(name))
+        render.data(script(app, name))
         return
     path = place(name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(script(name) + "\n", encoding="utf-8")
+    path.write_text(script(app, name) + "\n", encoding="utf-8")
     render.data(str(path))
     render.say(NEXT[name])
 
 
-def script(shell: str) -> str:
+def script(app: click.Command, shell: str) -> str:
     """What the shell has to read."""
     kind = get_completion_class(shell)
     assert kind is not None  # noqa: S101  # SHELLS names only those that click knows

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+COMPLETE = "_CLOUDRUN_COMPLETE"  # the variable with which a shell asks what may follow
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
