@@ -93,6 +93,7 @@ def test_successors_are_of_today_and_no_less() -> None:
             new = catalog.find_type(old.provider, name)
             assert new is not None
             assert new.status == "listed"
+            assert new.whole_gpus
             assert new.gpu_count >= old.gpu_count
             assert new.gpu_memory_gib >= old.gpu_memory_gib
 

@@ -14,8 +14,8 @@ NAMES = [
     ".pypirc", ".git-credentials", ".aws/credentials", "x/.kube/config", ".ENV",
 ]  # fmt: skip
 PLAIN_NAMES = [
-    "env.py", ".env.example", ".env.sample", "id_rsa.pub", "keys.py", "config", "credentials.py", "monkey.txt",
-    ".environment", "key",
+    "env.py", ".env.example", ".env.sample", "id_rsa.pub", "keys.py", "config", "credentials.py",
+    "monkey.txt", ".environment", "key",
 ]  # fmt: skip
 AWS = "AKIA" + "Q3EGUHZ7NOPLWT5B"
 CONTENT = [
