@@ -1,32 +1,21 @@
-"""Providers under contract. Another provider joins by a Case in CASES."""
+"""Providers under contract. Another provider joins by a branch of `case`."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "remote"))  # for `servers`
 
+from provider_cases import Case, attach
 from servers import OpenSshServer, launch
 
 from cloudrun.config import Settings
-from cloudrun.models import Machine
 from cloudrun.providers.attached import AttachedProvider
-from cloudrun.providers.base import Provider
 from cloudrun.providers.local import LocalProvider
-
-
-@dataclass
-class Case:
-    """A provider and how a machine of it comes to be, by name."""
-
-    provider: Provider
-    make: Callable[[str], Machine]
-    outlives_terminate: bool  # the computer behind it stays when the machine is ended
 
 
 @pytest.fixture
@@ -61,11 +50,3 @@ def case(request: pytest.FixtureRequest) -> Case:
         return Case(provider, lambda name: launch(provider, name), outlives_terminate=False)
     host: OpenSshServer = request.getfixturevalue("host")
     return Case(provider, lambda name: attach(provider, name, host), outlives_terminate=True)
-
-
-def attach(provider: AttachedProvider, name: str, host: OpenSshServer) -> Machine:
-    address = host.address
-    target = f"{address.user}@{address.host}:{address.port}"
-    return provider.attach(
-        name, target, host_key=provider.scan_host_key(target), key_path=str(address.key_path)
-    )

@@ -8,10 +8,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import attach
 from hypothesis import given
 from hypothesis import settings as bounds
 from hypothesis import strategies as st
+from provider_cases import attach
 from servers import OpenSshServer, launch
 
 from cloudrun.config import Settings

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from conftest import Case
+from provider_cases import Case
 
 from cloudrun.config import Settings
 from cloudrun.errors import ProviderError
