@@ -87,9 +87,12 @@ def type_warning(provider: str, type: str) -> str:
 
 def _by_region(key: tuple[str, str], market: Market) -> dict[str, dict[Market, Price]]:
     """Prices of a type by region, from the newest list that has any for that market."""
-    lists = [_prices(file).get(key, {}) for file in ("prices.csv", "price_history.csv")]
-    priced = [regions for regions in lists if any(market in prices for prices in regions.values())]
-    return next(iter([*priced, *filter(None, lists)]), {"": {}})
+    present = _prices("prices.csv").get(key, {})
+    if any(market in prices for prices in present.values()):
+        return present
+    older = _prices("price_history.csv").get(key, {})
+    has_older = any(market in prices for prices in older.values())
+    return (older if has_older else present) or {"": {}}
 
 
 @cache

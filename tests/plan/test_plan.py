@@ -303,7 +303,7 @@ seen = []
 sys.addaudithook(lambda event, args: seen.append((event, str(args[:1]).rstrip("',)"))))
 settings = Settings(home=Path(sys.argv[1]))
 make_plan(settings, sys.argv[2], machines=(), providers=lambda name: load_provider(name, settings))
-print([what for event, what in seen if event == "socket.connect" or event == "open" and what.endswith(".csv")])
+print([what for event, what in seen if event == "socket.connect" or what.endswith(".csv")])
 print([name for name in ("torch", "paramiko", "asyncssh", "boto3", "rich") if name in sys.modules])
 """
     done = subprocess.run(
