@@ -59,7 +59,7 @@ def test_mat_without_the_variables_is_refused(tmp_path: Path) -> None:
     scipy.io.savemat(tmp_path / "a.mat", {"Z": np.zeros(3)})
     with pytest.raises(readers.ReaderError, match="expected the variables X and y"):
         readers.read_mat(tmp_path / "a.mat")
-    with pytest.raises(readers.ReaderError, match="missing.mat"):
+    with pytest.raises(readers.ReaderError, match=r"missing\.mat"):
         readers.read_mat(tmp_path / "missing.mat")
 
 

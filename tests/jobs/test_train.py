@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import signal
 import struct
@@ -20,7 +21,7 @@ import torch
 from conftest import JOBS, TRAIN
 
 RunJob = Callable[..., tuple[int, str]]
-SMALL = ("--preset", "smoke", "--epochs", "3")
+SMALL = ("--preset", "smoke", "--channels", "8", "--steps", "2")
 
 
 def metric_lines(outputs: Path) -> list[dict[str, object]]:
@@ -32,6 +33,16 @@ def metric_lines(outputs: Path) -> list[dict[str, object]]:
 
 def read_summary(outputs: Path) -> dict[str, object]:
     return json.loads((outputs / "summary.json").read_text())
+
+
+def stop_at(start_of_line: str, process: subprocess.Popen[str]) -> str:
+    """Send SIGTERM when the job says that; it has to leave with 75 in half a minute. What it said after."""
+    assert any(line.startswith(start_of_line) for line in process.stdout)
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=30)
+    assert process.returncode == 75, said
+    assert "resume me" in said
+    return said
 
 
 def test_smoke_preset_leaves_all_outputs_and_names_its_data(run_job: RunJob, tmp_path: Path) -> None:
@@ -63,25 +74,23 @@ def test_stopped_in_an_epoch_and_resumed_equals_uninterrupted(
     code, said = run_job(*arguments, outputs="whole")
     assert code == 0, said
 
-    process = start_job(*arguments, outputs="first")
-    for line in process.stdout:
-        if line.startswith("epoch 1/3"):
-            process.send_signal(signal.SIGTERM)  # it is in the second epoch, or about to save after the first
-            break
-    said, _ = process.communicate(timeout=60)
-    assert process.returncode == 75, said
-    assert "resume me" in said
+    first = stop_at("epoch 1/3", start_job(*arguments, outputs="first"))
+    assert re.search(r"saved in epoch 2 after [1-9]\d* of 67 batches", first)
     assert len(metric_lines(tmp_path / "first")) == 1
+    from_first = {"CLOUDRUN_RESUME_FROM": str(tmp_path / "first" / "checkpoint")}
+    stop_at("resumed  in epoch 2", start_job(*arguments, outputs="second", env=from_first))  # preempted again
 
-    resume = {"CLOUDRUN_RESUME_FROM": str(tmp_path / "first" / "checkpoint")}
-    code, said = run_job(*arguments, outputs="second", env=resume)
+    from_second = {"CLOUDRUN_RESUME_FROM": str(tmp_path / "second" / "checkpoint")}
+    code, said = run_job(*arguments, outputs="third", env=from_second)
     assert code == 0, said
     assert "resumed  in epoch 2" in said
-    assert metric_lines(tmp_path / "second") == metric_lines(tmp_path / "whole")
-    assert read_summary(tmp_path / "second")["metrics"] == read_summary(tmp_path / "whole")["metrics"]
-    states = [torch.load(tmp_path / name / "checkpoint" / "checkpoint.pt") for name in ("second", "whole")]
-    for name, tensor in states[0]["model"].items():
-        assert torch.equal(tensor, states[1]["model"][name]), name
+    assert metric_lines(tmp_path / "third") == metric_lines(tmp_path / "whole")
+    assert read_summary(tmp_path / "third")["metrics"] == read_summary(tmp_path / "whole")["metrics"]
+    third, whole = (
+        torch.load(tmp_path / name / "checkpoint" / "checkpoint.pt") for name in ("third", "whole")
+    )
+    for name, tensor in third["model"].items():
+        assert torch.equal(tensor, whole["model"][name]), name
 
 
 def test_stopped_before_the_first_step_exits_75(
@@ -120,9 +129,8 @@ def test_shuffled_labels_stay_at_chance(run_job: RunJob, tmp_path: Path) -> None
         content = scipy.io.loadmat(folder / f"{name}_32x32.mat")
         np.random.default_rng(seed).shuffle(content["y"])
         scipy.io.savemat(folder / f"{name}_32x32.mat", {"X": content["X"], "y": content["y"]})
-    code, said = run_job(
-        *SMALL, "--dataset", "svhn", "--limit", "0", env={"CLOUDRUN_DATA_DIR": str(tmp_path / "data")}
-    )
+    env = {"CLOUDRUN_DATA_DIR": str(tmp_path / "data")}
+    code, said = run_job(*SMALL, "--dataset", "svhn", "--limit", "0", env=env)
     assert code == 0, said
     summary = read_summary(tmp_path / "outputs")
     assert summary["data"].startswith("SVHN (1,620 train, 180 validation, 500 test)")
@@ -131,7 +139,7 @@ def test_shuffled_labels_stay_at_chance(run_job: RunJob, tmp_path: Path) -> None
 
 
 def test_the_bundle_layout_runs(run_job: RunJob, tmp_path: Path) -> None:
-    """shared/ inside the job's folder, as on a machine, and nothing of ours beside it; the slips of 2017 run."""
+    """On one machine: shared/ inside the job's folder, nothing of ours beside it. With the slips of 2017."""
     job = tmp_path / "code"
     shutil.copytree(JOBS / "svhn_rcnn", job)
     (job / "shared").mkdir()
@@ -156,9 +164,9 @@ def test_a_slice_of_the_real_mnist_is_learned(run_job: RunJob, tmp_path: Path) -
     if fetched.returncode == 3:
         pytest.skip(f"the real MNIST is missing: {fetched.stderr.strip()}")
     assert fetched.returncode == 0, fetched.stderr
-    arguments = ("--preset", "mnist", "--limit", "2000", "--channels", "16", "--batch", "20", "--epochs", "2")
+    arguments = ("--preset", "mnist", "--limit", "2000", "--channels", "16", "--batch", "20", "--epochs", "3")
     code, said = run_job(*arguments, env={"CLOUDRUN_DATA_DIR": fetched.stdout.strip()})
     assert code == 0, said
     summary = read_summary(tmp_path / "outputs")
     assert "MNIST, padded to 32x32, three equal channels (1,800 train, 200 validation, 500 test)" in said
-    assert summary["metrics"]["test_acc"] > 0.85
+    assert summary["metrics"]["test_acc"] > 0.8
