@@ -17,6 +17,7 @@ from cloudrun.models import Result
 from cloudrun.remote.mux import Control
 
 CHUNK_BYTES = 256 * 1024
+DYING_S = 5.0  # for the kernel to close what a process that ended had open
 STDERR_BYTES = 64 * 1024  # kept of a stream's stderr, the end of it
 
 
@@ -85,8 +86,8 @@ class PipeStream:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._news = threading.Lock()
-        self._stdin = _Writer(session.stdin, self._check_writing)
-        self._stdout = io.BufferedReader(_Reader(session.stdout, self._check_end), CHUNK_BYTES)
+        self._stdin = _Writer(session.stdin, self._check)
+        self._stdout = io.BufferedReader(_Reader(session.stdout, self._check), CHUNK_BYTES)
         self._stderr = _Tail(session.stderr)
 
     @property
@@ -120,19 +121,18 @@ class PipeStream:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _check_end(self) -> None:
-        """At the end of stdout: was it the command's own end, or did the connection die?
+    def _check(self) -> None:
+        """At the end of stdout, or a broken stdin: was it the command's doing, or did the connection die?
 
-        The end of the command is reported, or still on its way with the master well and alive.
+        The end of the command is reported, or still on its way while the master is alive. The pipes
+        of a dying master may close a moment before its control connections do.
         """
-        if not self._over() and self._session.master_lives():
-            return
-        if self._over() and self._session.control.reported is None:
-            raise self._session.lost()
-
-    def _check_writing(self) -> None:
-        """After a broken pipe: the command may simply have closed its stdin."""
-        if self._over() and self._session.control.reported is None:
+        if not self._over():
+            if self._session.master_lives():
+                return
+            with self._news:
+                _await_end(self._session, time.monotonic() + DYING_S)
+        if self._session.control.reported is None:
             raise self._session.lost()
 
     def _over(self) -> bool:

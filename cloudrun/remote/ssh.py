@@ -31,6 +31,8 @@ MOST_CONNECTIONS = 8  # each carries sshd's MaxSessions (10) commands at once
 CHUNK_BYTES = 32 * 1024  # one packet
 STDERR_BYTES = 64 * 1024  # kept of a stream's stderr, the end of it
 NO_STATUS = -1
+BROKEN = (paramiko.SSHException, EOFError, OSError)  # paramiko's ways to say that it cannot go on
+DYING_S = 5.0  # for a connection that breaks under a write to be known as broken
 
 
 class FabricShell:
@@ -71,7 +73,7 @@ class FabricShell:
                 opened: paramiko.Channel = transport.open_channel(
                     "direct-tcpip", (remote_host, remote_port), ("127.0.0.1", 0), timeout=DEAD_PEER_S
                 )
-            except (paramiko.SSHException, EOFError, OSError) as error:
+            except BROKEN as error:
                 raise self._lost() from error
             return opened
 
@@ -95,7 +97,7 @@ class FabricShell:
                 transport = self._connection(index).transport
                 try:
                     channel: paramiko.Channel = transport.open_session(timeout=DEAD_PEER_S)
-                except (paramiko.SSHException, EOFError, OSError) as error:
+                except BROKEN as error:
                     if _refused(transport, error):
                         break
                     if last_try:
@@ -103,7 +105,7 @@ class FabricShell:
                     continue
                 try:
                     channel.exec_command(wrapped(command))
-                except (paramiko.SSHException, EOFError, OSError) as error:
+                except BROKEN as error:
                     raise self._lost() from error
                 return channel
         raise ConnectFailed(
@@ -228,7 +230,7 @@ class ChannelStream:
             raise _lost(self._host)
 
     def _feed(self, input: bytes) -> None:
-        with suppress(OSError, RemoteError):  # the command need not read it all; a loss shows in its status
+        with suppress(*BROKEN):  # the command need not read it all; a loss shows in its status
             for start in range(0, len(input), CHUNK_BYTES):
                 self._channel.sendall(input[start : start + CHUNK_BYTES])
             self._channel.shutdown_write()
@@ -272,14 +274,15 @@ class _Writer(io.RawIOBase):
         try:
             for start in range(0, len(view), CHUNK_BYTES):
                 self._channel.sendall(bytes(view[start : start + CHUNK_BYTES]))
-        except OSError as error:  # paramiko's "Socket is closed"
+        except BROKEN as error:
+            self._channel.status_event.wait(DYING_S)  # set by either end: the command's, the connection's
             self._check_end()
             raise BrokenPipeError("the command has ended") from error
         return len(view)
 
     def close(self) -> None:
         if not self.closed:
-            with suppress(OSError):
+            with suppress(*BROKEN):
                 self._channel.shutdown_write()
         super().close()
 
@@ -311,7 +314,7 @@ def _watch(transport: paramiko.Transport) -> None:
         patience = threading.Timer(ANSWER_WITHIN_S, transport.close)
         patience.daemon = True
         patience.start()
-        with suppress(paramiko.SSHException, EOFError, OSError):
+        with suppress(*BROKEN):
             transport.global_request("keepalive@openssh.com", wait=True)
         patience.cancel()
         transport.join(ASK_EVERY_S)
