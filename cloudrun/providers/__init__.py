@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
 from cloudrun.errors import ProviderError
@@ -44,4 +43,6 @@ def provider_names() -> list[str]:
 
 
 def _plugins() -> dict[str, str]:
+    from importlib.metadata import entry_points  # slow to import, and seldom needed
+
     return {point.name: point.value for point in entry_points(group=ENTRY_POINTS)}

@@ -184,16 +184,17 @@ class LocalProvider:
 
     def _boot(self, folder: MachineFolder) -> None:
         """Guard first, server second; each step is harmless when already done."""
-        record = _record(folder)
-        if folder.live_server():
-            return
-        if record.stopped:
-            folder.save_machine(replace(record, stopped=False, ended_at=""))
-        environment = machine_environment(
-            folder, data_dir=str(self._settings.datasets_dir), caller=os.environ
-        )
-        arm_guard(folder, environment)
-        start_server(folder, environment)
+        with folder.power():
+            record = _record(folder)
+            if folder.live_server():
+                return
+            if record.stopped:
+                folder.save_machine(replace(record, stopped=False, ended_at=""))
+            environment = machine_environment(
+                folder, data_dir=str(self._settings.datasets_dir), caller=os.environ
+            )
+            arm_guard(folder, environment)
+            start_server(folder, environment)
 
     def _save_policy(self, folder: MachineFolder, guard: Guard) -> None:
         save_text(folder.policy, json.dumps(policy(guard, _release_command(folder))))

@@ -3,6 +3,7 @@
     machine.json        who it is and what is wanted of it; written by the provider and by `--release`
     server.json         the server that serves it now; written by that server alone
     server.lock         held (flock) by the server for its life: two can never serve one machine
+    power.lock          held while it is switched on or off
     server.log          what the server had to say
     guard.json          the policy that boot gives to the guard
     host_key            the machine's own ed25519 host key; host_key.pub its public line
@@ -14,10 +15,12 @@ Records are replaced whole (write, rename), so that a reader never sees half of 
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -69,6 +72,13 @@ class MachineFolder:
         self.policy = path / "guard.json"
         self.host_key = path / "host_key"
         self.authorized_keys = path / "authorized_keys"
+
+    @contextmanager
+    def power(self) -> Iterator[None]:
+        """Held while the machine is switched on or off: nothing is started into a machine that is ending."""
+        with (self.path / "power.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def machine(self) -> MachineRecord | None:
         """None where there is no machine."""

@@ -15,8 +15,9 @@ def switch_off(folder: MachineFolder) -> None:
 
     Called on the machine itself, it spares the caller and the guard above it, which end by themselves.
     """
-    record = folder.machine()
-    if record and not record.stopped:
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        folder.save_machine(replace(record, stopped=True, ended_at=now))
-    processes.end_all(folder.path, spare=processes.ancestors(os.getpid()))
+    with folder.power():
+        record = folder.machine()
+        if record and not record.stopped:
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            folder.save_machine(replace(record, stopped=True, ended_at=now))
+        processes.end_all(folder.path, spare=processes.ancestors(os.getpid()))
