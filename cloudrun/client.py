@@ -12,6 +12,7 @@ use: making a Client and listing runs needs no SSH, no provider and no pydantic.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -182,12 +183,14 @@ class Client:
     def runs(
         self, *, job: str = "", project: str = "", active: bool = False, limit: int | None = None
     ) -> list[Run]:
-        """Newest first."""
-        return self.store.list_runs(job=job, project=project, active=active, limit=limit)
+        """Newest first. A run that goes on carries its cost so far."""
+        found = self.store.list_runs(job=job, project=project, active=active, limit=limit)
+        return [run if run.state.final else self._costed(run) for run in found]
 
     def run(self, name: str) -> Run:
         """By id, unique prefix or `last`. Raises NotFound, Ambiguous."""
-        return self.store.find_run(name)
+        found = self.store.find_run(name)
+        return found if found.state.final else self._costed(found)
 
     def attempts(self, run: str) -> list[Attempt]:
         """Each machine's try at the run, the first first."""
@@ -276,7 +279,15 @@ class Client:
         """A machine that stays until its guard, or you, end it. Blocks until it is ready for runs."""
         from cloudrun import machines
 
-        found, candidates = self.plan_launch(type=type, market=market, stack=stack, regions=regions)
+        found, candidates = self.plan_launch(
+            type=type,
+            market=market,
+            stack=stack,
+            regions=regions,
+            max_hours=max_hours,
+            budget_usd=budget_usd,
+            disk_gb=disk_gb,
+        )
 
         def guard_of(offer: Offer) -> Guard:
             return make_guard(
@@ -304,17 +315,22 @@ class Client:
         market: Market | None = None,
         stack: str = "",
         regions: Sequence[str] = (),
+        max_hours: float | None = None,
+        budget_usd: Decimal | None = None,
+        disk_gb: int = 0,
     ) -> tuple[Stack, tuple[Offer, ...]]:
         """Stages 2 and 3 of a launch: the stack and the offers that fit, cheapest first. Free."""
         from cloudrun.plan import plan_launch
         from cloudrun.providers import load_provider
 
         return plan_launch(
-            self.settings,
             type=type,
             market=market,
             stack=stack,
             regions=tuple(regions),
+            max_hours=max_hours,
+            budget_usd=budget_usd,
+            disk_gb=disk_gb,
             providers=lambda name: load_provider(name, self.settings),
         )
 
@@ -414,3 +430,9 @@ class Client:
 
         names = (provider,) if provider else tuple(provider_names())
         return audit.adopt(self.context(on_event=on_event), names)
+
+    def _costed(self, run: Run) -> Run:
+        from cloudrun import ledger
+
+        cost = ledger.cost_so_far_usd(self.store, run, now=datetime.now(UTC))
+        return replace(run, cost_usd=cost)

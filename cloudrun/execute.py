@@ -11,7 +11,6 @@ candidate, and a preemption takes a new machine with the last checkpoint.
 from __future__ import annotations
 
 from dataclasses import replace
-from decimal import Decimal
 from typing import NoReturn
 
 from cloudrun import bundle, ledger, rent
@@ -37,7 +36,7 @@ from cloudrun.errors import (
     Quota,
     Refused,
 )
-from cloudrun.events import Note
+from cloudrun.events import Note, StageEnded, StageStarted, StateChanged
 from cloudrun.follow import end_of, follow_process, stop_process
 from cloudrun.guard import make_guard
 from cloudrun.models import (
@@ -100,6 +99,7 @@ def record(ctx: Context, plan: Plan, run_id: str) -> Run:
     """5. Snapshot the code; commit run, first attempt and OPEN charge, before any paid call."""
     if not plan.machine and not plan.candidates:
         raise Refused("the plan has no machine to run on", hint="cloudrun offers")
+    ctx.on_event(StageStarted(Stage.RECORD))
     began_at = now()
     files = RunFiles(ctx.settings, run_id)
     files.create()
@@ -114,8 +114,12 @@ def record(ctx: Context, plan: Plan, run_id: str) -> Run:
     ctx.store.add_run(replace(run, machine=attempt.machine), attempt, charges)
     for stage, seconds in plan.stage_seconds:
         ctx.store.add_stage(run.id, 0, stage, run.submitted_at, seconds)
-    ctx.store.add_stage(run.id, 0, Stage.RECORD, began_at, (now() - began_at).total_seconds())
-    return ctx.store.find_run(run.id)
+    seconds = (now() - began_at).total_seconds()
+    ctx.store.add_stage(run.id, 0, Stage.RECORD, began_at, seconds)
+    run = ctx.store.find_run(run.id)
+    ctx.on_event(StateChanged(run))
+    ctx.on_event(StageEnded(Stage.RECORD, seconds))
+    return run
 
 
 def launch(ctx: Context, run: Run, attempt: Attempt) -> tuple[Machine, Shell]:
@@ -172,11 +176,11 @@ def release(ctx: Context, run: Run, attempt: Attempt) -> Run:
         if machine is not None:
             note = bring_home(ctx, run, attempt, machine)
             if machine.run_owned and not load_order(ctx, run).keep:
-                machine = rent.let_go(ctx, machine)
-    return finish(ctx, run, attempt, machine, note)
+                rent.let_go(ctx, machine)
+    return finish(ctx, run, attempt, note)
 
 
-def finish(ctx: Context, run: Run, attempt: Attempt, machine: Machine | None, note: str = "") -> Run:
+def finish(ctx: Context, run: Run, attempt: Attempt, note: str = "") -> Run:
     """The run's last word: final state, exit code, cost, and a record that survives the store."""
     outcome = attempt.outcome or Outcome.LOST
     run = ctx.update(
@@ -186,7 +190,7 @@ def finish(ctx: Context, run: Run, attempt: Attempt, machine: Machine | None, no
         exit_code=attempt.exit_code,
         message="; ".join(part for part in (attempt.message, note) if part),
         outputs_bytes=_bytes_below(ctx, run),
-        cost_usd=_cost_usd(ctx, run, attempt, machine),
+        cost_usd=ledger.cost_so_far_usd(ctx.store, run, now=now()),
     )
     save_record(ctx, run)
     return run
@@ -199,7 +203,7 @@ def take_next_candidate(ctx: Context, run: Run, attempt: Attempt, refusal: Provi
     ctx.on_event(Note(f"{_where(attempt.offer)}: {refusal.message}"))
     offer = next_offer(load_order(ctx, run).candidates, ctx.store.list_attempts(run.id))
     if offer is None:
-        finish(ctx, run, ctx.store.list_attempts(run.id)[-1], None)
+        finish(ctx, run, ctx.store.list_attempts(run.id)[-1])
         raise refusal
     return begin_attempt(ctx, run, offer)
 
@@ -212,7 +216,7 @@ def move_on(ctx: Context, run: Run, attempt: Attempt, loss: Preempted) -> Run:
         rent.let_go(ctx, rent.refresh(ctx, machine))
     offer = next_offer(load_order(ctx, run).candidates, ctx.store.list_attempts(run.id))
     if offer is None:
-        return finish(ctx, run, ended, machine, "cloudrun restart goes on elsewhere")
+        return finish(ctx, run, ended, "cloudrun restart goes on elsewhere")
     ctx.on_event(Note(f"{loss.message}; going on with {_where(offer)}"))
     return begin_attempt(ctx, run, offer)
 
@@ -235,10 +239,10 @@ def fail(ctx: Context, run: Run, attempt: Attempt, error: CloudrunError) -> NoRe
     ended = _end_attempt(ctx, run, attempt, outcome, error.message)
     machine = ctx.store.get_machine(attempt.machine)
     if machine is not None and machine.run_owned:
-        machine = rent.let_go(ctx, machine)
+        rent.let_go(ctx, machine)
     elif machine is None:
         rent.forget_launch(ctx, attempt.machine)
-    finish(ctx, run, ended, machine)
+    finish(ctx, run, ended)
     raise error
 
 
@@ -333,19 +337,6 @@ def _spec(ctx: Context, run: Run, attempt: Attempt) -> LaunchSpec:
 
 def _end_attempt(ctx: Context, run: Run, attempt: Attempt, outcome: Outcome, message: str) -> Attempt:
     return ctx.store.update_attempt(run.id, attempt.number, outcome=outcome, message=message, ended_at=now())
-
-
-def _cost_usd(ctx: Context, run: Run, attempt: Attempt, machine: Machine | None) -> Decimal | None:
-    """A machine of its own: all its charges. A shared one: its price for the time the run was on it."""
-    if not run.on:
-        return ledger.run_cost_usd(ctx.store.list_charges(run=run.id), now=now())
-    price = machine.price_per_hour_usd if machine else None
-    if price is None:
-        return None
-    if attempt.started_at is None or attempt.ended_at is None:
-        return Decimal(0)
-    seconds = Decimal((attempt.ended_at - attempt.started_at).total_seconds())
-    return price * seconds / 3600
 
 
 def _bytes_below(ctx: Context, run: Run) -> int:

@@ -43,10 +43,11 @@ def follow_process(
     when it could not be had again for RECONNECT_FOR_S.
     """
     with ctx.files(run).log(attempt.number).open("ab") as log, _Side(ctx, run, attempt, checkpoint) as side:
+        listener = _Listener(ctx, run, attempt, log)
         while True:
             side.shell = shell
             try:
-                return _listen(ctx, run, attempt, shell, log)
+                return listener.listen(shell)
             except (ConnectionLost, ConnectFailed) as loss:
                 ctx.on_event(Note(f"{loss.message}; the run goes on, connecting again"))
                 shell.close()
@@ -96,41 +97,6 @@ def stop_process(ctx: Context, run: Run, attempt: Attempt) -> Attempt:
     )
 
 
-def _listen(ctx: Context, run: Run, attempt: Attempt, shell: Shell, log: BinaryIO) -> process.ProcessStatus:
-    key = process_key(attempt)
-    for item in process.follow(shell, key, log_offset=log.tell()):
-        if isinstance(item, process.LogChunk):
-            log.write(item.data)
-            log.flush()
-            ctx.on_event(LogData(item.data))
-        elif isinstance(item, process.Metric):
-            run = _note_metric(ctx, run, item.line)
-        elif item.status.state in STATE_OF:
-            run = _note_state(ctx, run, item.status)
-        else:
-            return item.status
-    raise ConnectionLost("the machine stopped talking before the run ended")
-
-
-def _note_state(ctx: Context, run: Run, status: process.ProcessStatus) -> Run:
-    state = STATE_OF[status.state]
-    if run.state is state:
-        return run
-    started_at = run.started_at or (status.started_at if state is RunState.RUNNING else None)
-    return ctx.update(run, state=state, started_at=started_at)
-
-
-def _note_metric(ctx: Context, run: Run, line: Mapping[str, object]) -> Run:
-    """Keep the best value so far of the job's metric."""
-    ctx.on_event(MetricLine(line))
-    value = line.get(run.metric_name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return run
-    best = run.metric_value
-    better = best is None or (value > best if run.metric_direction == "max" else value < best)
-    return ctx.update(run, metric_value=float(value)) if better else run
-
-
 def _reconnect(ctx: Context, machine: Machine, loss: CloudrunError) -> tuple[Machine, Shell]:
     """The way back, as soon as there is one. A machine that is gone raises what it is gone for."""
     give_up_at = time.monotonic() + RECONNECT_FOR_S
@@ -163,6 +129,49 @@ def _why(run: Run, outcome: Outcome, status: process.ProcessStatus) -> str:
     if status.exit_code == EXIT_RESUME_ME:
         return f"saved its state and asks to be resumed: cloudrun restart {run.id}"
     return f"exit code {status.exit_code}"
+
+
+class _Listener:
+    """Takes in what the agent says of one attempt; knows where to go on after a cut."""
+
+    def __init__(self, ctx: Context, run: Run, attempt: Attempt, log: BinaryIO) -> None:
+        self._ctx, self._run, self._key, self._log = ctx, run, process_key(attempt), log
+        self._metric_offset = 0
+
+    def listen(self, shell: Shell) -> process.ProcessStatus:
+        """Until the process ended. Raises ConnectionLost, ConnectFailed when the line died."""
+        offsets = {"log_offset": self._log.tell(), "metric_offset": self._metric_offset}
+        for item in process.follow(shell, self._key, **offsets):
+            if isinstance(item, process.LogChunk):
+                self._log.write(item.data)
+                self._log.flush()
+                self._ctx.on_event(LogData(item.data))
+            elif isinstance(item, process.Metric):
+                self._metric_offset = item.offset
+                self._note_metric(item.line)
+            elif item.status.state in STATE_OF:
+                self._note_state(item.status)
+            else:
+                return item.status
+        raise ConnectionLost("the machine stopped talking before the run ended")
+
+    def _note_state(self, status: process.ProcessStatus) -> None:
+        state = STATE_OF[status.state]
+        if self._run.state is state:
+            return
+        started_at = self._run.started_at or (status.started_at if state is RunState.RUNNING else None)
+        self._run = self._ctx.update(self._run, state=state, started_at=started_at)
+
+    def _note_metric(self, line: Mapping[str, object]) -> None:
+        """Keep the best value so far of the job's metric."""
+        run = self._run
+        self._ctx.on_event(MetricLine(line))
+        value = line.get(run.metric_name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            return
+        best = run.metric_value
+        if best is None or (value > best if run.metric_direction == "max" else value < best):
+            self._run = self._ctx.update(run, metric_value=float(value))
 
 
 class _Side:

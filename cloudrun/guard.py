@@ -42,10 +42,12 @@ def make_guard(
     return Guard(issued_at=now, deadline_at=deadline, idle_minutes=idle_minutes)
 
 
-def extended(guard_deadline: datetime | None, *, hours: float, now: datetime) -> Guard:
+def extended(
+    guard_deadline: datetime | None, *, hours: float, idle_minutes: float | None, now: datetime
+) -> Guard:
     """The policy after `extend`: the deadline moves by `hours`, counted from now where there was none."""
     start = guard_deadline or now
-    return Guard(issued_at=now, deadline_at=start + timedelta(hours=hours), idle_minutes=IDLE_MINUTES)
+    return Guard(issued_at=now, deadline_at=start + timedelta(hours=hours), idle_minutes=idle_minutes)
 
 
 def policy(guard: Guard, release: tuple[str, ...]) -> dict[str, object]:

@@ -10,9 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal
+from typing import TYPE_CHECKING
 
 from cloudrun.billing import SECONDS_PER_HOUR, billed_seconds, exact_seconds
-from cloudrun.models import Charge, Market, Offer
+from cloudrun.models import Charge, Market, Offer, Run
+
+if TYPE_CHECKING:
+    from cloudrun.store import Store
 
 SMALLEST_USD = Decimal("0.000001")
 
@@ -68,6 +72,20 @@ def run_cost_usd(charges: Iterable[Charge], *, now: datetime) -> Decimal | None:
             return None
         total += cost
     return total
+
+
+def cost_so_far_usd(store: Store, run: Run, *, now: datetime) -> Decimal | None:
+    """A run on machines of its own: all their charges. On one that was there already: that machine's price
+    for the time of the run's attempts. None while a price is unknown."""
+    if not run.on:
+        return run_cost_usd(store.list_charges(run=run.id), now=now)
+    machine = store.get_machine(run.on)
+    if machine is None or machine.price_per_hour_usd is None:
+        return None
+    attempts = [each for each in store.list_attempts(run.id) if each.started_at]
+    seconds = sum(exact_seconds(each.started_at or now, each.ended_at or now) for each in attempts)
+    share = machine.price_per_hour_usd * seconds / SECONDS_PER_HOUR
+    return share.quantize(SMALLEST_USD, ROUND_HALF_UP)
 
 
 def _seconds(charge: Charge, until: datetime) -> int:

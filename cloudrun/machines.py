@@ -87,7 +87,8 @@ def start(ctx: Context, machine: Machine) -> Machine:
         rent.open_charges(ctx, offer_of(machine), machine=machine.name, run="", at=at)
         machine = rent.start_again(ctx, machine)
     machine, shell = rent.await_ready(ctx, machine)
-    return rent.set_guard(ctx, machine, shell, Guard(issued_at=now(), deadline_at=machine.deadline_at))
+    guard = Guard(issued_at=now(), deadline_at=machine.deadline_at, idle_minutes=machine.idle_minutes)
+    return rent.set_guard(ctx, machine, shell, guard)
 
 
 def stop(ctx: Context, machine: Machine) -> Machine:
@@ -101,7 +102,8 @@ def extend(ctx: Context, machine: Machine, *, hours: float) -> Machine:
     if hours <= 0:
         raise Refused(f"cannot extend by {hours:g} hours", hint="use a positive number, e.g. 2")
     machine, shell = rent.await_ready(ctx, machine)
-    return rent.set_guard(ctx, machine, shell, extended(machine.deadline_at, hours=hours, now=now()))
+    guard = extended(machine.deadline_at, hours=hours, idle_minutes=machine.idle_minutes, now=now())
+    return rent.set_guard(ctx, machine, shell, guard)
 
 
 def attach(ctx: Context, name: str, target: str, *, host_key: str, key_path: str) -> Machine:

@@ -251,6 +251,7 @@ class Machine:
     launched_at: datetime | None = None
     ended_at: datetime | None = None  # the provider's own stop time
     deadline_at: datetime | None = None
+    idle_minutes: float | None = None  # it ends itself after this long without work; None = never
     run_owned: bool = False
     provisioned: bool = False  # stage 7 is done
     versions: tuple[tuple[str, str], ...] = ()  # read back in stage 7

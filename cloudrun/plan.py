@@ -110,7 +110,6 @@ def make_plan(
 
 
 def plan_launch(
-    settings: Settings,  # noqa: ARG001  # the same first argument as make_plan
     *,
     providers: Providers,
     type: str = LOCAL,
@@ -143,14 +142,20 @@ def find_offers(
     market: Market | None = None,
     regions: Sequence[str] = (),
 ) -> list[Offer]:
-    """Everything that could be rented, of a type or with a GPU of that name, cheapest first."""
+    """What could be rented, cheapest first: of a type, or else every GPU (of that name) and this computer."""
     types = catalog.resolve_type(type) if type else [(name, "") for name in ("local", "aws", "azure")]
     need = GpuNeed(count=1 if min_gpu_memory_gib else 0, min_memory_gib=min_gpu_memory_gib)
     found: list[Offer] = []
     for provider, name in types:
         found += _provider_offers(providers, provider, name, need, market, regions)
-    wanted = [offer for offer in found if gpu.lower() in offer.gpu.lower() and (not gpu or offer.gpu_count)]
+    wanted = [offer for offer in found if type or _has_gpu(offer, gpu)]
     return [offer for offer in rank(wanted, need, ()) if offer.fits or type]
+
+
+def _has_gpu(offer: Offer, gpu: str) -> bool:
+    if not gpu and offer.market is Market.OWN:
+        return True
+    return bool(offer.gpu_count) and gpu.lower() in offer.gpu.lower()
 
 
 class _Clock:

@@ -40,6 +40,7 @@ def placeholder(spec: LaunchSpec) -> Machine:
         price_per_hour_usd=offer.price_per_hour_usd,
         launched_at=spec.guard.issued_at,
         deadline_at=spec.guard.deadline_at,
+        idle_minutes=spec.guard.idle_minutes,
         run_owned=spec.run_owned,
         gpu=offer.gpu,
         gpu_count=offer.gpu_count,
@@ -135,7 +136,8 @@ def start_again(ctx: Context, machine: Machine) -> Machine:
         return machine
     deadline = machine.deadline_at if machine.deadline_at and machine.deadline_at > now() else None
     if isinstance(provider, SelfRelease):
-        provider.set_guard(machine, Guard(issued_at=now(), deadline_at=deadline))
+        idle = machine.idle_minutes
+        provider.set_guard(machine, Guard(issued_at=now(), deadline_at=deadline, idle_minutes=idle))
     seen = provider.start(machine)
     return ctx.store.update_machine(
         machine.name, state=seen.state, address=seen.address, ended_at=None, deadline_at=deadline
@@ -174,7 +176,9 @@ def set_guard(ctx: Context, machine: Machine, shell: Shell, guard: Guard) -> Mac
     if isinstance(provider, SelfRelease):
         arm_guard(shell, guard, provider.release_command(machine))
         provider.set_guard(machine, guard)
-    return ctx.store.update_machine(machine.name, deadline_at=guard.deadline_at)
+    return ctx.store.update_machine(
+        machine.name, deadline_at=guard.deadline_at, idle_minutes=guard.idle_minutes
+    )
 
 
 def open_charges(ctx: Context, offer: Offer, *, machine: str, run: str, at: datetime) -> None:

@@ -61,7 +61,9 @@ _VERSION_2 = (
     "CREATE TABLE claims (name TEXT PRIMARY KEY, claimed_at REAL NOT NULL)",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, _VERSION_2)
+_VERSION_3 = ("ALTER TABLE machines ADD COLUMN idle_minutes REAL",)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, _VERSION_2, _VERSION_3)
 
 
 def migrate(db: sqlite3.Connection, path: Path, *, to: int = len(MIGRATIONS)) -> None:

@@ -38,8 +38,8 @@ def test_keep_opts_out_of_both() -> None:
 
 def test_extend_counts_from_the_deadline_or_from_now() -> None:
     later = NOW + timedelta(hours=5)
-    assert extended(later, hours=2, now=NOW).deadline_at == later + timedelta(hours=2)
-    assert extended(None, hours=2, now=NOW).deadline_at == NOW + timedelta(hours=2)
+    assert extended(later, hours=2, idle_minutes=5, now=NOW).deadline_at == later + timedelta(hours=2)
+    assert extended(None, hours=2, idle_minutes=None, now=NOW).deadline_at == NOW + timedelta(hours=2)
 
 
 def test_the_policy_speaks_unix_seconds_and_argv() -> None:

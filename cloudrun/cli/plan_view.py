@@ -15,6 +15,8 @@ from cloudrun.models import Bundle, Machine, Market, Offer, Plan
 IGNORED_SHOWN = 8
 LABEL = 11
 
+SHOWN_FALLBACKS = 3
+
 
 def plan_lines(plan: Plan, machine: Machine | None, *, now: datetime, full: bool) -> list[str]:
     """Everything that the plan decides; `full` (for --dry-run) lists every ignored path and candidate."""
@@ -89,10 +91,12 @@ def _where(plan: Plan, machine: Machine | None, *, full: bool) -> list[str]:
             *where,
             field("else", f"{plural(len(others), 'more offer')} to try when there is no capacity"),
         ]
-    return where + [
+    where += [
         field("else", f"{offer_text(o)}, {price_text(o.price_per_hour_usd, o.market, o.price_as_of)}")
-        for o in others
+        for o in others[:SHOWN_FALLBACKS]
     ]
+    more = len(others) - SHOWN_FALLBACKS
+    return [*where, field("else", f"and {plural(more, 'more offer')}")] if more > 0 else where
 
 
 def _money(plan: Plan, machine: Machine | None) -> list[str]:

@@ -60,7 +60,7 @@ def run_row(run: Run, now: datetime) -> tuple[str, ...]:
 
 
 def machines_line(machines: Sequence[Machine], now: datetime) -> str:
-    """`2 machines up, 0.90 USD an hour; p2-xlarge ends at 21:15 (in 3 h); bench has no deadline`"""
+    """`2 machines up, 0.90 USD an hour; p2 ends at 21:15 (in 3 h); bench ends after 30 idle minutes`"""
     up = [machine for machine in machines if machine.state in (MachineState.PENDING, MachineState.RUNNING)]
     off = sum(machine.state is MachineState.STOPPED for machine in machines)
     if not up:
@@ -163,8 +163,10 @@ def _took(run: Run, now: datetime) -> timedelta:
 
 
 def _end(machine: Machine, now: datetime) -> str:
+    if machine.deadline_at is None and machine.idle_minutes is not None:
+        return f"ends after {machine.idle_minutes:g} idle minutes"
     if machine.deadline_at is None:
-        return "has no deadline"
+        return "has no guard: only you end it"
     return f"ends at {clock(machine.deadline_at, now)} ({until(machine.deadline_at, now)})"
 
 

@@ -269,12 +269,12 @@ def test_a_launch_takes_this_computer_as_it_is_and_gives_a_rented_one_torch(sett
     def providers(name: str) -> Provider:
         return load_provider(name, settings)
 
-    stack, offers = plan_launch(settings, providers=providers)
+    stack, offers = plan_launch(providers=providers)
     assert (stack.name, offers[0].type) == ("none", "local")
-    stack, offers = plan_launch(settings, providers=providers, type="p2.xlarge", market=Market.SPOT)
+    stack, offers = plan_launch(providers=providers, type="p2.xlarge", market=Market.SPOT)
     assert (stack.name, offers[0].market) == ("cuda11-torch", Market.SPOT)
     with pytest.raises(NotFound):
-        plan_launch(settings, providers=providers, type="p2.xxlarge")
+        plan_launch(providers=providers, type="p2.xxlarge")
 
 
 def test_offers_are_listed_by_gpu_memory_type_and_market(settings: Settings) -> None:
