@@ -171,8 +171,11 @@ def test_the_last_line_of_status() -> None:
     clock = a_machine().deadline_at.astimezone()  # type: ignore[union-attr]
     assert (
         line
-        == f"2 machines up, 0.27 USD an hour; p2-xlarge ends at {clock:%H:%M} (in 3 h); bench has no deadline"
+        == f"2 machines up, 0.27 USD an hour; p2-xlarge ends at {clock:%H:%M} (in 3 h); bench has no guard: "
+        "only you end it"
     )
+    idle = a_machine(deadline_at=None, idle_minutes=30.0)
+    assert run_view.machines_line([idle], NOW).endswith("p2-xlarge ends after 30 idle minutes")
     assert run_view.machines_line([], NOW) == "no machine is up"
     unknown = run_view.machines_line([a_machine(price_per_hour_usd=None)], NOW)
     assert "0.00 USD and an unknown price an hour" in unknown

@@ -34,6 +34,9 @@ def test_validation_is_400_a_class_of_train_and_200_of_extra() -> None:
     assert (len(of_train), len(numbers(val)) - len(of_train)) == (4000, 2000)
     assert numbers(kept).isdisjoint(numbers(val))
     assert numbers(kept) | numbers(val) == numbers(train[0]) | numbers(extra[0])
+    for images, labels in ((kept, kept_labels), (val, val_labels)):
+        own = np.ascontiguousarray(images[:, 0, 0, :4]).view(">u4").reshape(-1) % 10
+        assert (own == labels).all()  # each image kept its label
     assert len(kept_labels) == 60_200 - 6000
 
 

@@ -72,10 +72,12 @@ def test_mat_cut_anywhere_is_refused(tmp_path: Path, share: float, compressed: b
         readers.read_mat(tmp_path / "cut.mat")
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(place=st.integers(0, 500), value=st.integers(0, 255))
-def test_mat_with_a_changed_byte_is_read_or_refused(tmp_path: Path, place: int, value: int) -> None:
-    whole = bytearray(write_mat(tmp_path / "whole.mat", compressed=False).read_bytes())
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.integers(0, 500), value=st.integers(0, 255), compressed=st.booleans())
+def test_mat_with_a_changed_byte_is_read_or_refused(
+    tmp_path: Path, place: int, value: int, compressed: bool
+) -> None:
+    whole = bytearray(write_mat(tmp_path / "whole.mat", compressed=compressed).read_bytes())
     whole[place] = value
     (tmp_path / "bad.mat").write_bytes(whole)
     try:

@@ -108,7 +108,10 @@ def test_two_runs_on_one_machine_queue_in_order(client: Client, make_job, tmp_pa
     script = f"""
         import sys, time
         with open({str(order)!r}, "a") as seen:
-            seen.write(sys.argv[1] + " on\\n"); seen.flush(); time.sleep(0.5); seen.write(sys.argv[1] + " off\\n")
+            seen.write(sys.argv[1] + " on\\n")
+            seen.flush()
+            time.sleep(0.5)
+            seen.write(sys.argv[1] + " off\\n")
     """
     job = make_job(script)
     runs = []

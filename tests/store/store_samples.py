@@ -79,7 +79,6 @@ FULL_ATTEMPT = Attempt(
     run="abcd2345",
     number=1,
     token="cr-abcd2345-1",
-    idle_minutes=45.0,
     offer=OFFER,
     machine="bench",
     started_at=NOON,
