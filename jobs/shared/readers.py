@@ -95,12 +95,12 @@ def _inflate(element: memoryview) -> bytes:
     head = stream.decompress(element, 8)
     kind, size = struct.unpack("<II", head)
     if kind != MATRIX or size > MOST_BYTES:
-        raise ReaderError(f"an element of type {kind} and {size} bytes, expected an array")
+        raise ValueError(f"an element of type {kind} and {size} bytes, expected an array")
     body = stream.decompress(
         stream.unconsumed_tail, size + 1
     )  # one more: the end and its checksum are reached
     if len(body) != size or not stream.eof:
-        raise ReaderError(f"an array of {size} bytes announced, another length found")
+        raise ValueError(f"an array of {size} bytes announced, another length found")
     return body
 
 
@@ -111,11 +111,11 @@ def _parse_array(body: bytes) -> tuple[str, np.ndarray]:
     _, name, at = _element(body, at)
     kind, values, _ = _element(body, at)
     if kind not in NUMBER_TYPES:
-        raise ReaderError(f"values of type {kind}, expected whole numbers or floats")
+        raise ValueError(f"values of type {kind}, expected whole numbers or floats")
     shape = struct.unpack(f"<{len(dimensions) // 4}i", dimensions)
     array = np.frombuffer(values, NUMBER_TYPES[kind])
     if min(shape, default=-1) < 0 or array.size != math.prod(shape):
-        raise ReaderError(f"{array.size} values for the dimensions {shape}")
+        raise ValueError(f"{array.size} values for the dimensions {shape}")
     return bytes(name).decode("ascii"), array.reshape(shape, order="F")
 
 
@@ -126,7 +126,7 @@ def _element(body: bytes, at: int) -> tuple[int, memoryview, int]:
     if kind >> 16:
         kind, size, start, following = kind & 0xFFFF, kind >> 16, at + 4, at + 8
     if start + size > len(body):
-        raise ReaderError(f"an element of {size} bytes in an array of {len(body)}")
+        raise ValueError(f"an element of {size} bytes in an array of {len(body)}")
     return kind, memoryview(body)[start : start + size], following
 
 
