@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 import pytest
-from conftest import Cli
+from cli_samples import Cli
 
 from cloudrun.cli import app
 from cloudrun.cli.lazy import LazyGroup

@@ -6,7 +6,7 @@ import json
 from datetime import date
 from decimal import Decimal
 
-from conftest import a_machine, a_run
+from cli_samples import a_machine, a_run
 
 from cloudrun.cli.shapes import error_shape, machine_shape, offer_shape, run_shape
 from cloudrun.errors import NoCapacity

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import NOW, a_run
+from cli_samples import NOW, a_run
 
 from cloudrun.client import Client
 from cloudrun.models import Attempt, Market, Offer

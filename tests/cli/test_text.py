@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 
 import pytest
-from conftest import NOW
+from cli_samples import NOW
 from hypothesis import given
 from hypothesis import strategies as st
 

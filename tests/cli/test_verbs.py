@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Cli
+from cli_samples import Cli
 
 from cloudrun.cli.machine_view import fingerprint
 from cloudrun.client import Client

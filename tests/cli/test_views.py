@@ -7,7 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from conftest import NOW, a_machine, a_run
+from cli_samples import NOW, a_machine, a_run
 
 from cloudrun.cli import plan_view, run_view, table
 from cloudrun.cli.machine_view import MACHINE_COLUMNS, fingerprint, machine_row

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 
 import pytest
-from conftest import a_run
+from cli_samples import a_run
 
 from cloudrun.cli import render
 from cloudrun.cli.table import Column
