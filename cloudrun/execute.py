@@ -99,6 +99,8 @@ def record(ctx: Context, plan: Plan, run_id: str) -> Run:
     """5. Snapshot the code; commit run, first attempt and OPEN charge, before any paid call."""
     if not plan.machine and not plan.candidates:
         raise Refused("the plan has no machine to run on", hint="cloudrun offers")
+    for name in {offer.provider for offer in plan.candidates}:
+        ctx.provider(name)  # planned from the catalogue, but not to be had here: said before anything is kept
     ctx.on_event(StageStarted(Stage.RECORD))
     began_at = now()
     files = RunFiles(ctx.settings, run_id)

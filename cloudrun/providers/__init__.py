@@ -25,7 +25,7 @@ def load_provider(name: str, settings: Settings) -> Provider:
     if not path:
         raise ProviderError(
             f"there is no provider {name!r} here",
-            hint="known: " + ", ".join(provider_names()),
+            hint=f"known: {', '.join(provider_names())}; others can only be planned, with --dry-run",
         )
     module, _, attribute = path.partition(":")
     try:

@@ -11,9 +11,9 @@ from flaky import FlakyProvider, offer, with_provider
 
 from cloudrun import supervise
 from cloudrun.client import Client
-from cloudrun.errors import NoCapacity
+from cloudrun.errors import NoCapacity, ProviderError
 from cloudrun.events import Event, LogData
-from cloudrun.models import MachineState, Outcome, Plan, RunState
+from cloudrun.models import MachineState, Market, Outcome, Plan, RunState
 
 COUNTS = """
     import json, os, pathlib, time
@@ -96,3 +96,13 @@ def test_a_preempted_run_goes_on_elsewhere_from_its_checkpoint(client: Client, m
     closed = [charge.closed_at for charge in client.store.list_charges(run=run.id)]
     assert all(closed)
     assert closed[0] == flaky.taken[first.machine]  # the provider's own stop time
+
+
+def test_a_provider_that_is_only_planned_for_is_refused_before_anything_is_kept(
+    client: Client, make_job
+) -> None:
+    plan = client.plan(make_job("print(1)"), type="p2.xlarge", market=Market.SPOT)
+    with pytest.raises(ProviderError, match="aws"):
+        client.submit(plan)
+    assert client.runs() == []
+    assert client.store.list_charges() == []
