@@ -17,7 +17,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -92,7 +92,7 @@ class Rsync:
     def connect(self) -> None:
         if self.warm and not self._control.exists():
             command = [*self.line.ssh(self._control), "-M", "-N", "-f", "127.0.0.1"]
-            subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def sync(self) -> None:
         ssh = " ".join(self.line.ssh(self._control if self.warm else None))
@@ -180,18 +180,25 @@ def measure(data: DataSet, rtt_ms: int, server: Server, folder: Path, rounds: in
             words = "warm" if warm else "cold"
             runners[f"rsync -a, {words}"] = Rsync(line, copy_of(original, f"r{warm}"), warm)
             runners[f"cloudrun, {words}"] = Ours(line, copy_of(original, f"c{warm}"), warm)
-        for number in range(-1, rounds):
-            for name, runner in runners.items():
-                runner.prepare(number)
-                for phase in data.phases:
-                    seconds = one_phase(runner, phase)
-                    if number >= 0:
-                        reports[phase].add(name, [seconds])
-                runner.clean()
-        for runner in runners.values():
-            runner.close()
+        try:
+            for number in range(-1, rounds):
+                one_round(runners, number, reports)
+        finally:
+            for runner in runners.values():
+                runner.close()
     shutil.rmtree(scratch)
     return list(reports.values())
+
+
+def one_round(runners: Mapping[str, Rsync | Ours], number: int, reports: Mapping[str, Report]) -> None:
+    """Every runner through all phases, each to an empty target. Round -1 warms up and does not count."""
+    for name, runner in runners.items():
+        runner.prepare(number)
+        for phase, report in reports.items():
+            seconds = one_phase(runner, phase)
+            if number >= 0:
+                report.add(name, [seconds])
+        runner.clean()
 
 
 def one_phase(runner: Rsync | Ours, phase: str) -> float:
