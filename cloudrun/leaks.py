@@ -29,9 +29,18 @@ _CONTENT = re.compile(
 )
 
 
+# Every secret of _CONTENT holds one of these: looking for them first makes a scan of thousands of small
+# files several times faster.
+_MARKS = (b"private key", b"putty-user-key-file-", b"aws_secret_access_key", b"akia", b"asia",
+          b'"private_key"', b"ghp_", b"gho_", b"ghu_", b"ghs_", b"ghr_", b"hf_")  # fmt: skip
+
+
 def looks_secret(path: str, size: int, head: bytes) -> bool:
     """Whether a file looks like a secret, by its name or by how its content starts."""
     name = path.rpartition("/")[2]
     if _NAMES.fullmatch(name) or _PATHS.fullmatch(path):
         return True
-    return size <= SMALL_BYTES and _CONTENT.search(head) is not None
+    if size > SMALL_BYTES:
+        return False
+    lowered = head.lower()
+    return any(mark in lowered for mark in _MARKS) and _CONTENT.search(head) is not None
