@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from dataclasses import replace
 
 from cloudrun import bundle, rent
@@ -76,12 +77,13 @@ def bring_home(ctx: Context, run: Run, attempt: Attempt, machine: Machine) -> st
     for tries_left in reversed(range(PULL_TRIES)):
         try:
             machine, shell = rent.await_ready(ctx, machine)
-            transfer.pull_outputs(
-                shell,
-                process_key(attempt),
-                ctx.files(run).outputs,
-                progress=lambda done, total: ctx.on_event(Progress("pull", done, total)),
-            )
+            with closing(shell):
+                transfer.pull_outputs(
+                    shell,
+                    process_key(attempt),
+                    ctx.files(run).outputs,
+                    progress=lambda done, total: ctx.on_event(Progress("pull", done, total)),
+                )
             break
         except ConnectionLost:
             if not tries_left:

@@ -10,6 +10,7 @@ candidate, and a preemption takes a new machine with the last checkpoint.
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 from typing import NoReturn
 
@@ -80,9 +81,10 @@ def walk(ctx: Context, run: Run) -> Run:
         try:
             if attempt.outcome is None:
                 machine, shell = launch(ctx, run, attempt)
-                machine = provision(ctx, run, attempt, machine, shell)
-                run = start(ctx, run, attempt, shell)
-                attempt = follow(ctx, run, attempt, machine, shell)
+                with closing(shell):
+                    machine = provision(ctx, run, attempt, machine, shell)
+                    run = start(ctx, run, attempt, shell)
+                    attempt = follow(ctx, run, attempt, machine, shell)
             run = release(ctx, run, attempt)
         except REFUSALS as refusal:
             run = take_next_candidate(ctx, run, attempt, refusal)

@@ -11,6 +11,7 @@ import math
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from typing import BinaryIO, Self
 
 from cloudrun import rent
@@ -46,12 +47,13 @@ def follow_process(
         listener = _Listener(ctx, run, attempt, log)
         while True:
             side.shell = shell
-            try:
-                return listener.listen(shell)
-            except (ConnectionLost, ConnectFailed) as loss:
-                ctx.on_event(Note(f"{loss.message}; the run goes on, connecting again"))
-                shell.close()
-                machine, shell = _reconnect(ctx, machine, loss)
+            with closing(shell):
+                try:
+                    return listener.listen(shell)
+                except (ConnectionLost, ConnectFailed) as error:
+                    loss = error
+            ctx.on_event(Note(f"{loss.message}; the run goes on, connecting again"))
+            machine, shell = _reconnect(ctx, machine, loss)
 
 
 def end_of(ctx: Context, run: Run, attempt: Attempt, status: process.ProcessStatus) -> Attempt:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -88,7 +88,8 @@ def start(ctx: Context, machine: Machine) -> Machine:
         machine = rent.start_again(ctx, machine)
     machine, shell = rent.await_ready(ctx, machine)
     guard = Guard(issued_at=now(), deadline_at=machine.deadline_at, idle_minutes=machine.idle_minutes)
-    return rent.set_guard(ctx, machine, shell, guard)
+    with closing(shell):
+        return rent.set_guard(ctx, machine, shell, guard)
 
 
 def stop(ctx: Context, machine: Machine) -> Machine:
@@ -103,7 +104,8 @@ def extend(ctx: Context, machine: Machine, *, hours: float) -> Machine:
         raise Refused(f"cannot extend by {hours:g} hours", hint="use a positive number, e.g. 2")
     machine, shell = rent.await_ready(ctx, machine)
     guard = extended(machine.deadline_at, hours=hours, idle_minutes=machine.idle_minutes, now=now())
-    return rent.set_guard(ctx, machine, shell, guard)
+    with closing(shell):
+        return rent.set_guard(ctx, machine, shell, guard)
 
 
 def attach(ctx: Context, name: str, target: str, *, host_key: str, key_path: str) -> Machine:
@@ -111,10 +113,12 @@ def attach(ctx: Context, name: str, target: str, *, host_key: str, key_path: str
     machine = attachable(ctx).attach(name, target, host_key=host_key, key_path=key_path)
     ctx.store.add_machine(machine)
     try:
-        return rent.await_ready(ctx, machine)[0]
+        machine, shell = rent.await_ready(ctx, machine)
     except CloudrunError:
         rent.let_go(ctx, machine)
         raise
+    shell.close()
+    return machine
 
 
 def attachable(ctx: Context) -> Attachable:
@@ -130,7 +134,7 @@ def _launch_one(ctx: Context, spec: LaunchSpec) -> Machine:
     try:
         with _timed(ctx, Stage.LAUNCH):
             machine, shell = rent.await_ready(ctx, rent.launch_machine(ctx, spec))
-        with _timed(ctx, Stage.PROVISION):
+        with _timed(ctx, Stage.PROVISION), closing(shell):
             versions = provision(shell, machine, spec.stack)
     except MachineError:
         rent.let_go(ctx, ctx.store.find_machine(spec.name))
