@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from job_paths import JOBS, TRAIN
 
-JOBS = Path(__file__).resolve().parents[2] / "jobs"
-TRAIN = JOBS / "svhn_rcnn" / "train.py"
 sys.path[:0] = [str(JOBS), str(JOBS / "svhn_rcnn")]
 
 StartJob = Callable[..., subprocess.Popen[str]]

@@ -18,7 +18,7 @@ import pytest
 import render
 import scipy.io
 import torch
-from conftest import JOBS, TRAIN
+from job_paths import JOBS, TRAIN
 
 RunJob = Callable[..., tuple[int, str]]
 SMALL = ("--preset", "smoke", "--channels", "8", "--steps", "2")
