@@ -77,7 +77,7 @@ def walk(ctx: Context, run: Run) -> Run:
     machine end the run, let its machine go, and are raised.
     """
     while not run.state.final:
-        attempt = ctx.store.list_attempts(run.id)[-1]
+        attempt = _newest_attempt(ctx, run)
         try:
             if attempt.outcome is None:
                 machine, shell = launch(ctx, run, attempt)
@@ -91,9 +91,9 @@ def walk(ctx: Context, run: Run) -> Run:
         except Preempted as loss:
             run = move_on(ctx, run, attempt, loss)
         except CancelRequested:
-            stop_process(ctx, run, attempt)
+            stop_process(ctx, run, _newest_attempt(ctx, run))  # it may have started since
         except (ProviderError, MachineError, Refused) as error:
-            fail(ctx, run, attempt, error)
+            fail(ctx, run, _newest_attempt(ctx, run), error)
     return run
 
 
@@ -207,7 +207,7 @@ def take_next_candidate(ctx: Context, run: Run, attempt: Attempt, refusal: Provi
     ctx.on_event(Note(f"{_where(attempt.offer)}: {refusal.message}"))
     offer = next_offer(load_order(ctx, run).candidates, ctx.store.list_attempts(run.id))
     if offer is None:
-        finish(ctx, run, ctx.store.list_attempts(run.id)[-1])
+        finish(ctx, run, _newest_attempt(ctx, run))
         raise refusal
     return begin_attempt(ctx, run, offer)
 
@@ -337,6 +337,10 @@ def _spec(ctx: Context, run: Run, attempt: Attempt) -> LaunchSpec:
         run_owned=True,
         tags=(("cloudrun-run", run.id), ("cloudrun-project", run.project)),
     )
+
+
+def _newest_attempt(ctx: Context, run: Run) -> Attempt:
+    return ctx.store.list_attempts(run.id)[-1]
 
 
 def _end_attempt(ctx: Context, run: Run, attempt: Attempt, outcome: Outcome, message: str) -> Attempt:

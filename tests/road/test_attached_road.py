@@ -1,4 +1,4 @@
-"""The whole road over a host that somebody else runs: OpenSSH's own sshd, both shells, and a line that is cut."""
+"""The whole road over a host of somebody else's: OpenSSH's own sshd, both shells, and a line that is cut."""
 
 from __future__ import annotations
 
