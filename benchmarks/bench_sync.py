@@ -20,6 +20,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Thread
 
 from delay import delayed
 from measure import Goal, Report, arguments, show, wall
@@ -136,9 +137,12 @@ class Ours:
 
     def sync(self) -> None:
         objects = self.home / "objects"
+        opening = Thread(target=self.shell.run, args=("true",), daemon=True)
+        opening.start()  # as `submit` does: the connection is made while the folder is read
         found = bundle.scan(self.source, shared={}, outputs="outputs", cache_dir=self.home / "cache")
         kept = bundle.snapshot(found, objects)
-        transfer.push_bundle(self.shell, kept, lambda sha256: bundle.object_path(objects, sha256).open("rb"))
+        transfer.push_bundle(self.shell, kept, bundle.content_of(objects))
+        opening.join()
 
     def clean(self) -> None:
         shutil.rmtree(self.line.server.home / ".cloudrun", ignore_errors=True)

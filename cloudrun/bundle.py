@@ -10,9 +10,10 @@ import hashlib
 import os
 import stat
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 from cloudrun.errors import CloudrunError, JobError, Refused, TransferFailed
 from cloudrun.hashing import HashCache, copy_hashed, open_steady
@@ -21,7 +22,8 @@ from cloudrun.manifest import check_path, digest_files, escapes, load_manifest, 
 from cloudrun.models import Bundle, BundleFile, Ignored
 
 __all__ = [
-    "load_manifest", "object_path", "refuse_secrets", "restore", "save_manifest", "scan", "snapshot",
+    "content_of", "load_manifest", "object_path", "refuse_secrets", "restore", "save_manifest", "scan",
+    "snapshot",
 ]  # fmt: skip
 
 _KINDS = {stat.S_IFSOCK: "socket", stat.S_IFIFO: "named pipe", stat.S_IFBLK: "device", stat.S_IFCHR: "device"}
@@ -112,6 +114,12 @@ def restore(bundle: Bundle, objects_dir: Path, to: Path) -> Path:
 def object_path(objects_dir: Path, sha256: str) -> Path:
     """Where the object store keeps the content with that hash."""
     return objects_dir / sha256[:2] / sha256
+
+
+def content_of(objects_dir: Path) -> Callable[[str], BinaryIO]:
+    """Opens the kept content of a hash for reading; made once, since thousands of files ask."""
+    base = os.fspath(objects_dir)
+    return lambda sha256: open(f"{base}/{sha256[:2]}/{sha256}", "rb", buffering=0)  # noqa: PTH123
 
 
 class _Tree:

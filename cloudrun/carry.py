@@ -44,11 +44,10 @@ def process_spec(
 
 def push_code(ctx: Context, run: Run, shell: Shell) -> None:
     """The run's own snapshot of the code; content that the machine has does not travel."""
-    objects = ctx.settings.objects_dir
     transfer.push_bundle(
         shell,
         bundle.load_manifest(ctx.files(run).bundle),
-        lambda sha256: bundle.object_path(objects, sha256).open("rb"),
+        bundle.content_of(ctx.settings.objects_dir),
         progress=lambda done, total: ctx.on_event(Progress("push", done, total)),
     )
 

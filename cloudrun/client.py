@@ -12,14 +12,16 @@ use: making a Client and listing runs needs no SSH, no provider and no pydantic.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING
 
 from cloudrun.config import Settings, load_settings
-from cloudrun.errors import Refused
+from cloudrun.errors import CloudrunError, Refused
 from cloudrun.events import OnEvent, Progress, ignore
 from cloudrun.guard import IDLE_MINUTES, make_guard
 from cloudrun.models import (
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from cloudrun.remote.shell import Shell
 
 NO_SECRETS: Mapping[str, str] = {}
+CONNECT_TIMEOUT_S = 20.0
 
 
 class Client:
@@ -75,6 +78,17 @@ class Client:
         )
 
     # --- runs --------------------------------------------------------------------------------
+
+    def warm_up(self, on: str = "") -> None:
+        """Begin to connect to the machine that a submit will use, and return at once.
+
+        The connection is made while the plan reads the job's folder. What goes wrong is left to
+        whoever uses the connection; a machine that has still to be launched is nothing to connect to.
+        """
+        ready = [each for each in self.store.list_machines() if each.state is MachineState.RUNNING]
+        wanted = [each for each in ready if each.name == on or not (on or each.run_owned)]
+        if len(wanted) == 1 and wanted[0].address is not None:
+            Thread(target=self._connect, args=(wanted[0].name,), daemon=True).start()
 
     def plan(
         self,
@@ -430,6 +444,10 @@ class Client:
 
         names = (provider,) if provider else tuple(provider_names())
         return audit.adopt(self.context(on_event=on_event), names)
+
+    def _connect(self, name: str) -> None:
+        with suppress(CloudrunError):
+            self.shell(name).run("true", timeout_s=CONNECT_TIMEOUT_S)
 
     def _costed(self, run: Run) -> Run:
         from cloudrun import ledger

@@ -83,6 +83,8 @@ def submit(ctx: click.Context, /, job: str, secret_names: tuple[str, ...], detac
     """
     secrets = read_secrets(secret_names)
     client = open_client()
+    if not dry_run:
+        client.warm_up(asked["on"] or "")
     plan = client.plan(job, args=ctx.meta["rest"], **_for_plan(asked))
     if dry_run:
         _show_dry(client, plan, as_json=as_json)

@@ -17,6 +17,7 @@ from cloudrun.client import Client
 from cloudrun.config import Settings
 from cloudrun.errors import Refused
 from cloudrun.models import MachineState, RunState
+from cloudrun.remote.openssh import control_folder
 
 
 def wait_for_state(client: Client, name: str, state: MachineState, within_s: float = 30) -> None:
@@ -45,6 +46,20 @@ def server_pid(client: Client, name: str) -> int:
         except OSError:
             continue
     raise AssertionError("nobody listens")
+
+
+def test_warming_up_opens_the_connection_before_it_is_needed(client: Client) -> None:
+    before = set(control_folder().glob("*.[0-9]"))
+    client.launch(name="m", stack="none")
+    (socket,) = set(control_folder().glob("*.[0-9]")) - before
+    subprocess.run(["ssh", "-S", str(socket), "-O", "exit", "m"], check=True, capture_output=True)
+    client.warm_up("other")  # no such machine: nothing to connect to
+    client.warm_up()
+    give_up_at = time.monotonic() + 20
+    while not socket.exists():
+        assert time.monotonic() < give_up_at
+        time.sleep(0.02)
+    assert client.shell("m").run("echo up").text == "up"
 
 
 def test_stop_and_start_keep_the_disk(client: Client) -> None:
