@@ -112,8 +112,8 @@ class PipeStream:
     def close(self) -> None:
         self._session.control.close()
         self._stdin.close()
+        self._stdout.close()  # first: while output waits to be read, the master ends neither stream
         self._stderr.text()
-        self._stdout.close()
 
     def __enter__(self) -> Self:
         return self

@@ -143,8 +143,9 @@ def test_waiting_for_a_stream_has_a_limit(shell: Shell) -> None:
         assert stream.wait().exit_code == 1
 
 
-def test_a_stream_can_be_dropped_at_any_time(shell: Shell) -> None:
-    stream = shell.open("cat /dev/zero")
+@pytest.mark.parametrize("command", ["cat /dev/zero", "head -c 3000000 /dev/zero; cat"])
+def test_a_stream_can_be_dropped_at_any_time(shell: Shell, command: str) -> None:
+    stream = shell.open(command)
     stream.stdout.read(1000)
     stream.close()
     stream.close()
