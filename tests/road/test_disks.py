@@ -20,8 +20,7 @@ FILLS = """
         try:
             for _ in range(64):
                 big.write(bytes(100_000))
-        except OSError as error:
-            print(error.strerror)
+        except OSError:
             sys.exit(9)
 """
 MAKES = """
