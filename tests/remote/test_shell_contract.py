@@ -143,9 +143,8 @@ def test_waiting_for_a_stream_has_a_limit(shell: Shell) -> None:
         assert stream.wait().exit_code == 1
 
 
-@pytest.mark.parametrize("command", ["cat /dev/zero", "head -c 3000000 /dev/zero; cat"])
-def test_a_stream_can_be_dropped_at_any_time(shell: Shell, command: str) -> None:
-    stream = shell.open(command)
+def test_a_stream_can_be_dropped_at_any_time(shell: Shell) -> None:
+    stream = shell.open("cat /dev/zero")
     stream.stdout.read(1000)
     stream.close()
     stream.close()
