@@ -39,7 +39,7 @@ from cloudrun.errors import (
 )
 from cloudrun.events import Note, StageEnded, StageStarted, StateChanged
 from cloudrun.follow import end_of, follow_process, stop_process
-from cloudrun.guard import make_guard
+from cloudrun.guard import PULL_GRACE_MINUTES, make_guard
 from cloudrun.models import (
     Attempt,
     LaunchSpec,
@@ -325,6 +325,7 @@ def _spec(ctx: Context, run: Run, attempt: Attempt) -> LaunchSpec:
         max_hours=run.max_hours,
         budget_usd=run.budget_usd,
         price_per_hour_usd=attempt.offer.price_per_hour_usd,
+        grace_minutes=PULL_GRACE_MINUTES,
         keep=order.keep,
     )
     return LaunchSpec(

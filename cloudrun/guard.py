@@ -24,18 +24,19 @@ def make_guard(
     budget_usd: Decimal | None = None,
     price_per_hour_usd: Decimal | None = None,
     idle_minutes: float | None = IDLE_MINUTES,
+    grace_minutes: float = 0.0,
     keep: bool = False,
 ) -> Guard:
     """The policy for a machine launched at `now`.
 
-    The deadline is the earlier of `max_hours` (plus the time to pull) and the hour at which
+    The deadline is the earlier of `max_hours` plus `grace_minutes`, and the hour at which
     `budget_usd` is spent. Raises Refused for a budget on a machine whose price is unknown.
     """
     if keep:
         return Guard(issued_at=now, deadline_at=None, idle_minutes=None, keep=True)
     limits = []
     if max_hours is not None:
-        limits.append(timedelta(hours=max_hours, minutes=PULL_GRACE_MINUTES))
+        limits.append(timedelta(hours=max_hours, minutes=grace_minutes))
     if budget_usd is not None:
         limits.append(timedelta(hours=_budget_hours(budget_usd, price_per_hour_usd)))
     deadline = now + min(limits) if limits else None

@@ -8,14 +8,15 @@ from decimal import Decimal
 import pytest
 
 from cloudrun.errors import Refused
-from cloudrun.guard import PULL_GRACE_MINUTES, extended, make_guard, policy
+from cloudrun.guard import extended, make_guard, policy
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 def test_a_run_s_limit_leaves_time_to_pull() -> None:
-    guard = make_guard(now=NOW, max_hours=2)
-    assert guard.deadline_at == NOW + timedelta(hours=2, minutes=PULL_GRACE_MINUTES)
+    guard = make_guard(now=NOW, max_hours=2, grace_minutes=10)
+    assert guard.deadline_at == NOW + timedelta(hours=2, minutes=10)
+    assert make_guard(now=NOW, max_hours=2).deadline_at == NOW + timedelta(hours=2)
     assert guard.idle_minutes == 30
 
 
@@ -23,7 +24,7 @@ def test_the_earlier_of_budget_and_hours_wins() -> None:
     cheap = make_guard(now=NOW, max_hours=100, budget_usd=Decimal(9), price_per_hour_usd=Decimal("0.9"))
     assert cheap.deadline_at == NOW + timedelta(hours=10)
     rich = make_guard(now=NOW, max_hours=1, budget_usd=Decimal(900), price_per_hour_usd=Decimal("0.9"))
-    assert rich.deadline_at == NOW + timedelta(hours=1, minutes=PULL_GRACE_MINUTES)
+    assert rich.deadline_at == NOW + timedelta(hours=1)
 
 
 def test_a_budget_without_a_price_is_refused() -> None:
@@ -46,7 +47,7 @@ def test_the_policy_speaks_unix_seconds_and_argv() -> None:
     told = policy(make_guard(now=NOW, max_hours=1, idle_minutes=10), ("shutdown", "-h", "now"))
     assert told == {
         "issued_at": NOW.timestamp(),
-        "deadline_at": NOW.timestamp() + 3600 + PULL_GRACE_MINUTES * 60,
+        "deadline_at": NOW.timestamp() + 3600,
         "idle_s": 600,
         "keep": False,
         "release": ["shutdown", "-h", "now"],

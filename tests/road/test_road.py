@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from cloudrun.client import Client
 from cloudrun.errors import Refused, UsageError
 from cloudrun.events import Event, LogData, MetricLine, StageEnded
+from cloudrun.guard import PULL_GRACE_MINUTES
 from cloudrun.models import MachineState, RunState, Stage
 
 WRITES = """
@@ -90,6 +92,15 @@ def test_the_limit_is_kept_by_the_machine_itself(client: Client, make_job) -> No
     run = client.submit(client.plan(make_job(script), max_hours=1.5 / 3600))
     assert run.state is RunState.TIMED_OUT
     assert client.files(run.id).log(1).read_bytes() == b"on\n"
+
+
+def test_the_machine_of_a_limited_run_stays_for_the_pull_and_ends_itself_after(
+    client: Client, make_job
+) -> None:
+    run = client.submit(client.plan(make_job("print(1)"), max_hours=1))
+    machine = client.store.find_machine(run.machine)
+    assert machine.deadline_at is not None
+    assert machine.deadline_at - machine.launched_at == timedelta(hours=1, minutes=PULL_GRACE_MINUTES)
 
 
 def test_secrets_reach_the_process_and_nothing_else(client: Client, make_job, settings) -> None:
