@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from contextlib import closing
 from dataclasses import replace
 
 from cloudrun import bundle, rent
 from cloudrun.attempts import Order, process_key
 from cloudrun.context import Context
-from cloudrun.errors import ConnectionLost, Refused
+from cloudrun.errors import BootFailed, ConnectFailed, ConnectionLost, MachineError, Refused
 from cloudrun.events import Progress
 from cloudrun.models import Attempt, Machine, Run
 from cloudrun.records import to_json
@@ -17,6 +18,7 @@ from cloudrun.remote import process, transfer
 from cloudrun.remote.shell import Shell
 
 PULL_TRIES = 5
+RETRY_S = 0.5
 
 
 def process_spec(
@@ -67,24 +69,34 @@ def push_checkpoint(ctx: Context, run: Run, attempt: Attempt, shell: Shell) -> s
 
 
 def bring_home(ctx: Context, run: Run, attempt: Attempt, machine: Machine) -> str:
-    """Pull and verify the outputs; a note instead where there are none to be had."""
+    """Pull and verify the outputs; a note instead where there are none to be had.
+
+    The machine may be ending itself meanwhile (its deadline): a free one is started again for the pull.
+    """
     if attempt.started_at is None:
         return ""
-    machine = rent.wake(ctx, machine)
-    if machine.state.gone:
-        return f"outputs not yet pulled went with {machine.name}"
     for tries_left in reversed(range(PULL_TRIES)):
+        machine = rent.wake(ctx, machine)
+        if machine.state.gone:
+            return f"outputs not yet pulled went with {machine.name}"
         try:
             machine, shell = rent.await_ready(ctx, machine)
             with closing(shell):
-                transfer.pull_outputs(
-                    shell,
-                    process_key(attempt),
-                    ctx.files(run).outputs,
-                    progress=lambda done, total: ctx.on_event(Progress("pull", done, total)),
-                )
+                _pull(ctx, run, attempt, shell)
             break
-        except ConnectionLost:
+        except BootFailed:
+            raise
+        except (ConnectionLost, ConnectFailed, MachineError):
             if not tries_left:
                 raise
+            time.sleep(min(RETRY_S, ctx.settings.poll_s))
     return ""
+
+
+def _pull(ctx: Context, run: Run, attempt: Attempt, shell: Shell) -> None:
+    transfer.pull_outputs(
+        shell,
+        process_key(attempt),
+        ctx.files(run).outputs,
+        progress=lambda done, total: ctx.on_event(Progress("pull", done, total)),
+    )

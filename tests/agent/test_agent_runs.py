@@ -357,6 +357,6 @@ def test_a_run_from_before_a_restart_of_the_machine_is_over(machine: LocalShell)
     # The same id now belongs to another, later process: this very one.
     state.update(pid=os.getpid(), started=[state["started"][0], 0.0, "another boot"])
     (machine.run_dir(KEY) / "state.json").write_text(json.dumps(state))
-    status = process.status(machine, KEY)
+    _, status = follow_to_end(machine)
     assert (status.state, status.reason) == (ProcessState.ENDED, "killed")
     assert Path(f"/proc/{os.getpid()}").exists()
