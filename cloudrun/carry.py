@@ -50,7 +50,7 @@ def push_code(ctx: Context, run: Run, shell: Shell) -> None:
         shell,
         bundle.load_manifest(ctx.files(run).bundle),
         bundle.content_of(ctx.settings.objects_dir),
-        progress=lambda done, total: ctx.on_event(Progress("push", done, total)),
+        progress=_shown(ctx, "push"),
     )
 
 
@@ -64,7 +64,7 @@ def push_checkpoint(ctx: Context, run: Run, attempt: Attempt, shell: Shell) -> s
         process_key(attempt),
         folder,
         "resume",
-        progress=lambda done, total: ctx.on_event(Progress("checkpoint", done, total)),
+        progress=_shown(ctx, "checkpoint"),
     )
 
 
@@ -98,5 +98,10 @@ def _pull(ctx: Context, run: Run, attempt: Attempt, shell: Shell) -> None:
         shell,
         process_key(attempt),
         ctx.files(run).outputs,
-        progress=lambda done, total: ctx.on_event(Progress("pull", done, total)),
+        progress=_shown(ctx, "pull"),
     )
+
+
+def _shown(ctx: Context, what: str) -> transfer.Progress:
+    """Bytes done and bytes in all, passed on to whoever watches."""
+    return lambda done, total: ctx.on_event(Progress(what, done, total))
