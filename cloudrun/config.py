@@ -20,7 +20,8 @@ DEFAULT_RATES = {"USD": Decimal(1), "JPY": Decimal(110)}  # 110 JPY: the rate of
 
 LEAST_RATE, MOST_RATE = Decimal("1e-9"), Decimal("1e9")  # past these it is a slip, and sums lose their cents
 RATE_PREFIX = "CLOUDRUN_RATE_USD_"
-FILE_KEYS = ("ssh_port", "poll_s", "currency", "rates", "data_dir", "shell")
+FILE_KEYS = ("ssh_port", "poll_s", "currency", "rates", "data_dir", "shell", "address_url")
+ADDRESS_URL = "https://checkip.amazonaws.com"  # AWS's own answer to "what is my address": plain text
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,8 @@ class Settings:
     rates: Mapping[str, Decimal] = field(default_factory=lambda: dict(DEFAULT_RATES))
     data_dir: Path | None = None  # datasets of this computer; None = home/data
     shell: str = ""  # "openssh" | "paramiko" | "" = openssh where `ssh` is installed
+    address_url: str = ADDRESS_URL  # tells this computer's public address, which firewalls let in
+    sim: Path | None = None  # folder of the rehearsal cloud that this process talks to; None = the real ones
 
     @property
     def store_path(self) -> Path:
@@ -57,6 +60,11 @@ class Settings:
         return self.home / "machines"
 
     @property
+    def sim_dir(self) -> Path:
+        """Where the rehearsal cloud keeps its machines and says how to reach it."""
+        return self.sim or self.home / "sim"
+
+    @property
     def datasets_dir(self) -> Path:
         return self.data_dir or self.home / "data"
 
@@ -68,6 +76,8 @@ class Settings:
             "CLOUDRUN_POLL_S": str(self.poll_s),
             "CLOUDRUN_SHELL": self.shell,
             "CLOUDRUN_DATA_DIR": str(self.data_dir or ""),
+            "CLOUDRUN_ADDRESS_URL": self.address_url,
+            "CLOUDRUN_SIM": str(self.sim or ""),
         }
         return {name: value for name, value in named.items() if value}
 
@@ -86,6 +96,8 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         rates=_rates(sources),
         data_dir=_path(sources, "data_dir"),
         shell=_choice(sources, "shell", ("", "openssh", "paramiko")),
+        address_url=_text(sources, "address_url", ADDRESS_URL),
+        sim=_absolute(environ["CLOUDRUN_SIM"], "CLOUDRUN_SIM") if environ.get("CLOUDRUN_SIM") else None,
     )
 
 

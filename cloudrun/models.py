@@ -203,6 +203,23 @@ class Guard:
     keep: bool = False  # the user opted out of both
 
 
+class OnPreempt(StrEnum):
+    """What becomes of a spot machine that its provider takes: it ends, or waits with its disk for capacity."""
+
+    TERMINATE = "terminate"
+    STOP = "stop"
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchOptions:
+    """What a user may ask of a launch beyond type, market and stack. Empty: as the provider likes."""
+
+    on_preempt: OnPreempt | None = None
+    max_price_per_hour_usd: Decimal | None = None  # spot only; None = at most the on-demand price
+    subnet: str = ""
+    fixed_address: bool = False  # a public address that stays over stop and start
+
+
 @dataclass(frozen=True, slots=True)
 class LaunchSpec:
     """All that a provider needs to launch one machine. Launching is idempotent by token."""
@@ -216,6 +233,7 @@ class LaunchSpec:
     disk_gb: int = 0
     run_owned: bool = False  # launched for one run and released after it
     tags: tuple[tuple[str, str], ...] = ()
+    options: LaunchOptions = LaunchOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +277,7 @@ class Machine:
     gpu_count: int = 0
     gpu_memory_gib: float = 0.0
     gpu_capability: float | None = None
+    disk_gb: int = 0  # of its own disk that is billed; 0 = none, or not known
     detail: tuple[tuple[str, str], ...] = ()  # the provider's private facts
 
 
@@ -317,6 +336,8 @@ class Plan:
     worst_case_usd: Decimal | None = None
     disk_gb: int = 0
     keep: bool = False
+    options: LaunchOptions = LaunchOptions()
+    retry_until_up: bool = False  # when every candidate refused, wait and begin anew
     warnings: tuple[str, ...] = ()
     env: tuple[tuple[str, str], ...] = ()  # for the process; secrets never stand here
     stage_seconds: tuple[tuple[Stage, float], ...] = ()

@@ -6,7 +6,10 @@ records, and map every error of their SDK to one of ours.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
 from typing import Protocol, runtime_checkable
 
 from cloudrun.models import GpuNeed, Guard, LaunchSpec, Machine, Market, Offer, Stack
@@ -75,6 +78,87 @@ class SelfRelease(Protocol):
 
     def set_guard(self, machine: Machine, guard: Guard) -> None:
         """Record a changed policy where the provider keeps one (tags); the agent is told by execute."""
+        ...
+
+    def notices(self, machine: Machine) -> str:
+        """The metadata service that announces a preemption to the machine, by the agent's name for it
+        ("aws"); "" where there is none."""
+        ...
+
+
+@runtime_checkable
+class Batch(Protocol):
+    """Many machines in few calls. Each is idempotent as its one-machine twin is."""
+
+    def launch_many(self, spec: LaunchSpec, count: int) -> list[Machine]:
+        """Machines of one kind, named NAME-1 to NAME-count; all of them or an error."""
+        ...
+
+    def describe_many(self, machines: Sequence[Machine]) -> list[Machine]:
+        """As they are now, in the order given."""
+        ...
+
+    def terminate_many(self, machines: Sequence[Machine]) -> None: ...
+
+
+@runtime_checkable
+class ResizableDisk(Protocol):
+    """Disks that grow. The file system on them is grown by a provisioning step, over SSH."""
+
+    def resize_disk(self, machine: Machine, disk_gb: int) -> None:
+        """Ask for it and return at once; nothing happens when it has that size. Raises Refused for less."""
+        ...
+
+    def disk_ready(self, machine: Machine, disk_gb: int) -> bool:
+        """Whether the machine can use that size by now."""
+        ...
+
+
+@runtime_checkable
+class SpotHistory(Protocol):
+    """What spot really cost while a machine ran."""
+
+    def spot_prices(
+        self, machine: Machine, since: datetime, until: datetime
+    ) -> list[tuple[datetime, Decimal]]:
+        """(from when, USD an hour) by time, the first at or before `since`. Empty when it cannot be told."""
+        ...
+
+
+@runtime_checkable
+class Firewalled(Protocol):
+    """Machines that only this computer's address may reach."""
+
+    def open_access(self, machine: Machine) -> None:
+        """Let this computer's address of now in, and its earlier one no more. Idempotent."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """Something at a provider that is or may be ours and no machine: a disk, address, group, spot request."""
+
+    provider: str
+    region: str
+    kind: str
+    id: str
+    name: str = ""
+    ours: bool = True  # it carries our tags
+    machine: str = ""  # name of the machine that it was made for
+    price_per_month_usd: Decimal | None = Decimal(0)  # None = unknown
+    in_use: bool = False  # a live machine needs it
+
+
+@runtime_checkable
+class Leftovers(Protocol):
+    """What stays behind when machines go."""
+
+    def list_leftovers(self) -> list[Leftover]:
+        """Everything in every configured region that carries our tags and is no machine."""
+        ...
+
+    def free(self, leftover: Leftover) -> None:
+        """Remove it. Idempotent. Raises ProviderError while something still needs it."""
         ...
 
 

@@ -136,6 +136,9 @@ class LocalProvider:
             record = _record(folder)
             folder.save_machine(replace(record, deadline_at=_text(guard.deadline_at)))
 
+    def notices(self, machine: Machine) -> str:  # noqa: ARG002  # nobody takes it away
+        return ""
+
     # --- folders ---
 
     @contextmanager

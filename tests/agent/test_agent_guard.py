@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -14,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import wrongclock
 from localmachine import LocalShell, follow_to_end, pids_of, start_script, wait_for
 
 from cloudrun.models import Guard
@@ -204,16 +204,7 @@ def test_a_release_that_fails_is_tried_again_until_it_works(
 @pytest.fixture(params=["-1h", "+1h"])
 def wrong(request: pytest.FixtureRequest, machine: LocalShell) -> LocalShell:
     """A machine whose clock is an hour off, by libfaketime (Debian's package `faketime`)."""
-    faketime = shutil.which("faketime")
-    if faketime is None:
-        pytest.skip("needs libfaketime")
-    library = subprocess.run(
-        [faketime, "-f", request.param, "sh", "-c", "echo $LD_PRELOAD"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
-    machine.env |= {"LD_PRELOAD": library, "FAKETIME": request.param, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    machine.env |= wrongclock.environment(request.param)
     off_s = float(machine.run("date +%s").text) - time.time()
     assert abs(abs(off_s) - 3600) < 5
     return machine

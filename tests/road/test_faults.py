@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import wrongclock
 from faults import agent_base, is_running, number_in, run_folder, wait_for, wait_for_log
 
 from cloudrun import rent
@@ -148,18 +147,7 @@ def test_a_cancel_between_start_and_follow_ends_the_process(client: Client, make
 @pytest.fixture(params=["-1h", "+1h"])
 def wrong_clock(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Local machines are launched with a clock an hour off, by libfaketime (Debian's package `faketime`)."""
-    faketime = shutil.which("faketime")
-    if faketime is None:
-        pytest.skip("needs libfaketime")
-    shown = ["sh", "-c", "echo $LD_PRELOAD"]
-    library = subprocess.run(
-        [faketime, "-f", request.param, *shown], capture_output=True, text=True, check=True
-    )
-    lie = {
-        "LD_PRELOAD": library.stdout.strip(),
-        "FAKETIME": request.param,
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-    }
+    lie = wrongclock.environment(request.param)
     honest = local.machine_environment
     monkeypatch.setattr(local, "machine_environment", lambda *args, **named: honest(*args, **named) | lie)
 

@@ -98,6 +98,7 @@ FULL_MACHINE = Machine(
     state=MachineState.RUNNING,
     token="cr-abcd2345-1",
     idle_minutes=45.0,
+    disk_gb=100,
     zone="us-east-1c",
     address=SshAddress("127.9.8.7", 2222, "ubuntu", Path("/keys/a b/id_ed25519"), "ssh-ed25519 AAAA"),
     stack="torch-cpu",
