@@ -21,6 +21,7 @@ from shared.stop import Stop
 
 STOP = Stop()  # before torch is imported, which takes seconds: SIGTERM counts from the first moment on
 # ruff: noqa: E402
+import describing
 import digits
 import rcnn
 import torch
@@ -98,6 +99,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--compile", action="store_true", help="torch.compile: saves time on runs of hours only")
     add("--checkpoint-epochs", type=int, default=1, help="save after so many epochs")
     add("--checkpoint-minutes", type=float, default=5.0, help="and within an epoch after so many minutes")
+    add("--describe", action="store_true", help="train nothing: print what the network and its settings take")
     preset = parser.parse_known_args(argv)[0].preset
     parser.set_defaults(**PRESETS.get(preset, {}))
     return parser.parse_args(argv)
@@ -105,6 +107,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> int:
     args = parse_arguments()
+    if vars(args).pop("describe"):
+        describing.report(args, build_model(args))
+        return 0
     folders = settings.read_folders(HERE)
     try:
         Training(args, folders).run()
@@ -112,6 +117,10 @@ def main() -> int:
         print(f"svhn_rcnn: {error}", file=sys.stderr, flush=True)
         return 1
     return 0
+
+
+def build_model(args: argparse.Namespace) -> rcnn.RCNN:
+    return rcnn.RCNN(args.channels, args.steps, args.dropout, as_run=args.variant == "as_run")
 
 
 class Training:
@@ -142,8 +151,7 @@ class Training:
         torch.manual_seed(
             args.seed
         )  # again: whether the data was made or read leaves no trace in the weights
-        model = rcnn.RCNN(args.channels, args.steps, args.dropout, as_run=self.as_run)
-        self.model = model.to(self.device, memory_format=torch.channels_last)
+        self.model = build_model(args).to(self.device, memory_format=torch.channels_last)
         self.net = torch.compile(self.model) if args.compile else self.model
         self.optimiser = torch.optim.Adam(self.model.parameters(), lr=args.lr)
         self.epoch, self.batch = 0, 0  # done: whole epochs, and batches of the current one
