@@ -1,0 +1,101 @@
+"""The account as boto3 finds it: home region, clients, and the regions that it may use.
+
+Credentials, profile and endpoint are boto3's own business (AWS_* variables, ~/.aws); nothing of
+them is kept here. Constructing a Session does no I/O.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError
+
+from cloudrun.config import Settings
+from cloudrun.errors import ConfigError, Credentials
+
+CONNECT_TIMEOUT_S = 10.0
+READ_TIMEOUT_S = 60.0  # RunInstances of fifty machines may take tens of seconds
+READ_ATTEMPTS = 5  # of botocore's standard mode, for throttling (RequestLimitExceeded) and broken lines
+POOL = 20  # connections a client keeps: regions are asked in parallel, each through its own client
+
+
+class Session:
+    """One account. Safe for many threads: boto3's clients are, their making is locked here."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._lock = threading.RLock()
+        self._boto: Any = None
+        self._clients: dict[tuple[str, str, bool], Any] = {}
+        self._regions: list[str] = []
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the endpoint is a rehearsal cloud."""
+        return self.settings.sim is not None
+
+    @property
+    def home_region(self) -> str:
+        """The region that the account's settings name: AWS_DEFAULT_REGION, AWS_REGION, or the profile's.
+
+        Raises Credentials where there are none at all, ConfigError where only the region is missing.
+        """
+        region = self._session().region_name or os.environ.get("AWS_REGION", "")
+        if region:
+            return str(region)
+        self.require_credentials()
+        raise ConfigError(
+            "no AWS region is set", hint="export AWS_DEFAULT_REGION=us-east-1, or run: aws configure"
+        )
+
+    def client(self, service: str, region: str, *, retry: bool = True) -> Any:
+        """A client of that service there, made once. With retry=False every call is made once only:
+        for calls that start something, where botocore would hide a lack of capacity (an HTTP 500)."""
+        with self._lock:
+            key = (service, region, retry)
+            if key not in self._clients:
+                attempts = READ_ATTEMPTS if retry else 1
+                config = Config(
+                    connect_timeout=CONNECT_TIMEOUT_S,
+                    read_timeout=READ_TIMEOUT_S,
+                    max_pool_connections=POOL,
+                    retries={"mode": "standard", "total_max_attempts": attempts},
+                )
+                self._clients[key] = self._session().client(service, region_name=region, config=config)
+            return self._clients[key]
+
+    def regions(self) -> list[str]:
+        """Regions that are enabled for the account, the home region first (one call, then kept).
+        Raises botocore's errors as they are: the caller maps them."""
+        home = self.home_region
+        with self._lock:
+            if not self._regions:
+                answer = self.client("ec2", home).describe_regions()
+                names = {region["RegionName"] for region in answer["Regions"]}
+                self._regions = [home, *sorted(names - {home})]
+            return list(self._regions)
+
+    def require_credentials(self) -> None:
+        """Raise Credentials when boto3 finds none anywhere."""
+        try:
+            found = self._session().get_credentials()
+        except BotoCoreError as error:  # a profile that names another that is not there, and the like
+            raise Credentials(f"AWS credentials: {error}", hint="check ~/.aws/config") from error
+        if found is None:
+            raise Credentials(
+                "there are no AWS credentials",
+                hint="run `aws configure`, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+            )
+
+    def _session(self) -> Any:
+        with self._lock:
+            if self._boto is None:
+                try:
+                    self._boto = boto3.Session()
+                except BotoCoreError as error:  # AWS_PROFILE names one that does not exist
+                    raise Credentials(f"AWS: {error}", hint="check AWS_PROFILE and ~/.aws/config") from error
+            return self._boto
