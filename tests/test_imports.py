@@ -32,7 +32,7 @@ LAYERS = (
     "store_file store_rows store_schema manifest ignore leaks hashing tomlfile catalog",
     "providers",
     "server remote",
-    "guard records names words locks",
+    "guard records names words locks keys payload",
     "providers.base remote.shell",
     "config assets events",
     "models",

@@ -32,20 +32,21 @@ def connect(address: SshAddress, settings: Settings, *, machine: str) -> Shell:
 
 
 def write_known_hosts(address: SshAddress, folder: Path) -> Path:
-    """The machine's own known_hosts, holding its one host key and nothing else."""
+    """The machine's own known_hosts, holding its host key and nothing else. Two lines while that key
+    is being replaced (remote/hostkey.py): either may answer."""
     if not address.host_key:
         raise ConnectFailed(
             f"the host key of {address.host} is not known",
             hint="confirm it once with: cloudrun machines attach",
         )
     name = address.host if address.port == 22 else f"[{address.host}]:{address.port}"
-    kind_and_key = " ".join(address.host_key.split()[:2])
-    line = f"{name} {kind_and_key}\n"
+    keys = [" ".join(line.split()[:2]) for line in address.host_key.splitlines()]
+    text = "".join(f"{name} {key}\n" for key in keys)
     path = folder / "known_hosts"
-    if path.is_file() and path.read_text() == line:
+    if path.is_file() and path.read_text() == text:
         return path
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     draft = path.with_name(f".known_hosts.{secrets.token_hex(4)}")
-    draft.write_text(line)
+    draft.write_text(text)
     draft.replace(path)
     return path

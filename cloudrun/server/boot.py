@@ -28,24 +28,6 @@ def pick_host(token: str, *, bindable: Callable[[str], bool] | None = None) -> s
     return host if (bindable or _bindable)(host) else FALLBACK_HOST
 
 
-def make_key(path: Path, *, comment: str) -> None:
-    """A fresh ed25519 pair in OpenSSH's format: `path` (0600) and `path`.pub."""
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    from cryptography.hazmat.primitives.serialization import (
-        Encoding,
-        NoEncryption,
-        PrivateFormat,
-        PublicFormat,
-    )
-
-    key = Ed25519PrivateKey.generate()
-    public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
-    private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode()
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    save_text(path, private)
-    save_text(path.with_suffix(".pub"), f"{public} {comment}\n")
-
-
 def arm_guard(folder: MachineFolder, environment: Mapping[str, str]) -> None:
     """What a cloud machine's boot payload does: put the agent there and let it guard. Idempotent."""
     source = Path(__file__).parent.parent / "agent" / "agent.py"

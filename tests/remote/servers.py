@@ -17,11 +17,11 @@ from pathlib import Path
 import pytest
 
 from cloudrun.config import Settings
+from cloudrun.keys import make_key
 from cloudrun.models import Guard, LaunchSpec, Machine, SshAddress, Stack
 from cloudrun.providers.base import Need
 from cloudrun.providers.local import LocalProvider
 from cloudrun.server import processes
-from cloudrun.server.boot import make_key
 
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 

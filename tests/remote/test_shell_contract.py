@@ -17,9 +17,9 @@ from servers import EmbeddedServer, OpenSshServer
 
 from cloudrun.config import Settings
 from cloudrun.errors import CommandFailed, ConnectFailed, ConnectionLost, HostKeyMismatch
+from cloudrun.keys import make_key
 from cloudrun.remote.connect import connect
 from cloudrun.remote.shell import DEAD_PEER_S, Shell, Stream
-from cloudrun.server.boot import make_key
 
 AnyServer = EmbeddedServer | OpenSshServer
 EVERY_BYTE = bytes(range(256))

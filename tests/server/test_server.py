@@ -16,11 +16,12 @@ import asyncssh
 import pytest
 from servers import EmbeddedServer
 
+from cloudrun.keys import make_key
 from cloudrun.models import MachineState
 from cloudrun.remote.connect import connect
 from cloudrun.remote.shell import Shell
 from cloudrun.server import processes
-from cloudrun.server.boot import make_key, pick_host
+from cloudrun.server.boot import pick_host
 from cloudrun.server.folder import FALLBACK_HOST, MachineFolder
 
 

@@ -1,0 +1,147 @@
+"""What a rented machine is given to boot with: its keys, its guard, and who may log in.
+
+A cloud-config (cloud-init's format, here as JSON, which is YAML too) with three things in it: the host key
+that we will check, the public key that opens the machine, and the agent with its policy, started at every
+boot by provisioning/boot.sh. It needs no network. The same input gives the same bytes, so that a repeated
+launch is the same request.
+
+Any process on the machine can read all of it at the cloud's metadata service. So the host key in it is
+replaced over the first connection (remote/hostkey.py), and it holds no other secret.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import re
+import shlex
+import tokenize
+from collections.abc import Mapping
+from functools import cache
+
+from cloudrun.assets import PACKAGE, provisioning_dir
+from cloudrun.errors import Refused
+from cloudrun.keys import Keys
+
+# EC2's limit "in raw form, before it is base64-encoded" (EC2 user guide, instance user data, read 2026-03).
+# Azure's customData takes 64 KiB.
+MAX_BYTES = 16_384
+FOLDER = "/var/lib/cloudrun"
+# cloud-init's module scripts-per-boot runs what lies here at every boot, as root, after users and network.
+BOOT_SCRIPT = "/var/lib/cloud/scripts/per-boot/cloudrun.sh"
+# Ubuntu 16.04 to 24.04, Debian and Amazon Linux 2023 have the first; Amazon Linux 2 one of the others, or
+# one of its extras; deep learning images have conda's.
+INTERPRETERS = (
+    "/usr/bin/python3 python3 /usr/libexec/platform-python /usr/bin/python3.[0-9]* /opt/conda/bin/python3"
+)
+
+
+def user_data(keys: Keys, *, user: str, policy: Mapping[str, object], home: str = "") -> bytes:
+    """The gzip'ed cloud-config for a machine whose login is `user`, with home folder `home` (/home/USER).
+
+    `policy` is guard.policy()'s. Raises Refused where it does not fit into MAX_BYTES, or where the
+    private host key is gone, because the machine of these keys is up already.
+    """
+    if not keys.host_private:
+        raise Refused(
+            "these keys belong to a machine that was launched before",
+            hint="terminate it, or launch under another name",
+        )
+    config = {
+        "ssh_keys": {"ed25519_private": keys.host_private, "ed25519_public": keys.host_public},
+        "ssh_authorized_keys": [keys.login_public],
+        "write_files": [
+            _file(f"{FOLDER}/{agent_name()}.py", _stripped_agent(), "0755"),
+            _file(f"{FOLDER}/policy.json", json.dumps(policy, sort_keys=True), "0644"),
+            _file(f"{FOLDER}/boot.env", _boot_env(user, home or f"/home/{user}", policy), "0644"),
+            _file(BOOT_SCRIPT, _boot_script(), "0755"),
+        ],
+    }
+    text = "#cloud-config\n" + json.dumps(config, indent=0, sort_keys=True)
+    packed = gzip.compress(text.encode(), 9, mtime=0)
+    if len(packed) > MAX_BYTES:
+        raise Refused(
+            f"the boot payload has {len(packed)} bytes, and {MAX_BYTES} is all that a machine takes",
+            hint="shorten the release command",
+        )
+    return packed
+
+
+def agent_name() -> str:
+    """The name by which the client looks for the agent on a machine: found there, it need not be pushed."""
+    return "agent-" + hashlib.sha256(_agent_source().encode()).hexdigest()[:16]
+
+
+def stripped(source: str) -> str:
+    """Python source without comments, docstrings and empty lines, indented by one blank a level.
+
+    The syntax stays as it was: for an old Python, code of a new one's unparser would not do.
+    """
+    lines: list[str] = []
+    line, depth, at_start, row, column = "", 0, True, 0, 0
+    tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
+    for token, after in zip(tokens, [*tokens[1:], tokens[-1]], strict=True):
+        kind = token.type
+        if kind in (tokenize.INDENT, tokenize.DEDENT):
+            depth += 1 if kind == tokenize.INDENT else -1
+        elif kind == tokenize.NEWLINE:
+            lines.append(line)
+            line, at_start = "", True
+        elif kind in (tokenize.COMMENT, tokenize.NL, tokenize.ENDMARKER):
+            continue
+        elif kind == tokenize.STRING and at_start and after.type == tokenize.NEWLINE:
+            line = " " * depth + "0"  # a docstring may be all that a class or function has
+        else:
+            apart = not at_start and (token.start[0], token.start[1]) != (row, column)
+            line += " " * depth if at_start else " " * apart
+            line += token.string
+            at_start = False
+        row, column = token.end
+    return "\n".join(lines) + "\n"
+
+
+def _file(path: str, content: str, permissions: str) -> dict[str, str]:
+    return {"path": path, "content": content, "permissions": permissions}
+
+
+def _boot_env(user: str, home: str, policy: Mapping[str, object]) -> str:
+    named = {
+        "AGENT": f"{agent_name()}.py",
+        "LOGIN": user,
+        "LOGIN_HOME": home,
+        "INTERPRETERS": INTERPRETERS,
+        "LIMIT_S": str(_blind_limit_s(policy)),
+    }
+    return "".join(f"{name}={shlex.quote(value)}\n" for name, value in named.items())
+
+
+def _blind_limit_s(policy: Mapping[str, object]) -> int:
+    """How long a machine may stay up on which no guard can run; 0 = for ever, as the policy says."""
+    limits = []
+    if not policy.get("keep"):
+        issued, deadline, idle = (_number(policy.get(key)) for key in ("issued_at", "deadline_at", "idle_s"))
+        limits = [int(deadline - issued)] if deadline else []
+        limits += [int(idle)] if idle else []
+    return max(1, min(limits)) if limits else 0
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+@cache
+def _boot_script() -> str:
+    source = (provisioning_dir() / "boot.sh").read_text(encoding="ascii")
+    return re.sub(r"(?m)^\s*(#(?!!).*)?\n", "", source)
+
+
+@cache
+def _agent_source() -> str:
+    return (PACKAGE / "agent" / "agent.py").read_text(encoding="ascii")
+
+
+@cache
+def _stripped_agent() -> str:
+    return "#!/usr/bin/env python3\n" + stripped(_agent_source())
