@@ -1,0 +1,216 @@
+"""moto, and the only place that touches its objects: calls to it, and states that it does not keep itself.
+
+moto is used as it is but for one function, which gives machines loopback addresses.
+Its objects are global to a process, so one double runs in a process at a time.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import threading
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from typing import Any
+
+from moto.core import DEFAULT_ACCOUNT_ID
+from moto.ec2.models import ec2_backends, elastic_network_interfaces
+from moto.ec2.models.elastic_network_interfaces import NetworkInterface
+from moto.ec2.models.instances import Instance, StateReason
+from moto.iam.models import iam_backends
+from moto.moto_api._internal.models import moto_api_backend
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from moto.ssm.models import ssm_backends
+from werkzeug.test import EnvironBuilder
+
+from cloudrun.sim.aws.wire import FORM, ApiError, Form, Reply, Request, encode_form, with_body
+
+CODES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
+
+_ERROR_CODE = re.compile(rb"<Code>([^<]+)</Code>|\"__type\": ?\"(?:[^\"#]*#)?([^\"]+)\"")
+_MISSING_FILTER = re.compile(rb"[Ff]ilter (?:dicts have not been implemented in Moto for )?'([^']+)'")
+
+
+class Backend:
+    """moto's server application and the objects behind it."""
+
+    def __init__(self) -> None:
+        self._addresses = Addresses()
+        self._app: Any = DomainDispatcherApplication(create_backend_app)
+        self._lock = threading.Lock()
+
+    def reset(self) -> None:
+        """Everything that the account had is gone; machines get loopback addresses from now on."""
+        moto_api_backend.reset()
+        setattr(elastic_network_interfaces, "random_public_ip", self._addresses.take)  # noqa: B010
+
+    def call(self, request: Request) -> Reply:
+        """What moto answers. What it cannot do becomes an error that a client understands."""
+        body = encode_form(request.form) if request.form else request.body
+        caught: dict[str, Any] = {}
+
+        def start_response(status: str, headers: list[tuple[str, str]], *_: object) -> None:
+            caught["status"], caught["headers"] = int(status.split()[0]), headers
+
+        with self._lock:  # moto's objects know no threads
+            content = b"".join(self._app(with_body(request.environ, body), start_response))
+        status, headers = caught["status"], tuple(caught["headers"])
+        kind = next((value for name, value in headers if name.lower() == "content-type"), "")
+        if status >= 500 and request.service == "ec2":
+            raise _not_there(request, content)
+        found = _ERROR_CODE.search(content) if status >= 400 else None
+        code = (found[1] or found[2]).decode() if found else ("" if status < 400 else str(status))
+        return Reply(status, content, kind, code, headers)
+
+    def ask(self, region: str, action: str, form: Form) -> Reply:
+        """An EC2 call of the double's own, under nobody's rights."""
+        filled = {**form, "Action": action, "Version": "2016-11-15"}
+        builder = EnvironBuilder(method="POST", data=encode_form(filled), content_type=FORM)
+        environ = builder.get_environ()
+        environ["HTTP_AUTHORIZATION"] = (
+            f"AWS4-HMAC-SHA256 Credential=cloudrun/20260101/{region}/ec2/aws4_request"
+        )
+        return self.call(Request("ec2", action, region, filled, {}, b"", environ))
+
+    # Instances
+
+    def instance(self, region: str, id: str) -> Instance | None:
+        return self._ec2(region).get_instance_by_id(id)
+
+    def instances(self, region: str) -> list[Instance]:
+        return list(self._ec2(region).all_instances())
+
+    def forget(self, region: str, reservation_id: str) -> None:
+        self._ec2(region).reservations.pop(reservation_id, None)
+
+    def set_state(
+        self, region: str, id: str, state: str, *, transition: str = "", code: str = "", message: str = ""
+    ) -> None:
+        """The state of an instance and why it is in it."""
+        instance = self._find(region, id)
+        instance._state.name = state
+        instance._state.code = CODES[state]
+        instance._reason = transition
+        instance.state_reason = StateReason(f"{code}: {message}" if code else "", code)
+
+    def set_launch(
+        self, region: str, id: str, *, at: datetime, spot_request_id: str = "", index: int = 0
+    ) -> None:
+        """What moto leaves out at a launch or a start."""
+        instance = self._find(region, id)
+        instance.launch_time = at.replace(tzinfo=None)
+        instance.ami_launch_index = index
+        if spot_request_id:
+            setattr(instance, "spot_instance_request_id", spot_request_id)  # noqa: B010 - read by the answer
+        for interface in instance.nics.values():
+            interface.delete_on_termination = True  # made by the launch, gone with the instance
+
+    def end(self, region: str, id: str) -> None:
+        """The instance, its addresses and its volumes are let go, as a TerminateInstances does."""
+        self._ec2(region).terminate_instances([id])
+
+    def halt(self, region: str, id: str) -> None:
+        """The address is let go, as a StopInstances does."""
+        self._ec2(region).stop_instances([id])
+
+    def wake(self, region: str, id: str) -> None:
+        """A new address, as a StartInstances does."""
+        self._ec2(region).start_instances([id])
+
+    def is_protected(self, region: str, id: str) -> bool:
+        return str(self._find(region, id).disable_api_termination).lower() == "true"
+
+    def set_shutdown_behaviour(self, region: str, id: str, behaviour: str) -> None:
+        self._find(region, id).instance_initiated_shutdown_behavior = behaviour
+
+    # Volumes, networks, images
+
+    def volume(self, region: str, id: str) -> Any:
+        return self._ec2(region).volumes.get(id)
+
+    def root_volume(self, region: str, instance_id: str) -> Any:
+        instance = self._find(region, instance_id)
+        for device, mapping in instance.get_block_device_mapping:
+            if device == instance.root_device_name:
+                return self.volume(region, mapping.volume_id)
+        return None
+
+    def image(self, region: str, id: str) -> Any:
+        return self._ec2(region).amis.get(id)
+
+    def subnet_zone(self, region: str, id: str) -> str:
+        """The zone of a subnet, "" where there is no such subnet."""
+        return next((str(each.availability_zone) for each in self._subnets(region) if each.id == id), "")
+
+    def has_key_pair(self, region: str, name: str) -> bool:
+        return name in self._ec2(region).keypairs
+
+    def group_id(self, region: str, name: str) -> str:
+        group = self._ec2(region).get_security_group_by_name_or_id(name)
+        return str(group.id) if group else ""
+
+    def group_in_use(self, region: str, group_id: str) -> bool:
+        """Whether an interface or an instance that is not gone is in this group."""
+        interfaces: Iterable[NetworkInterface] = self._ec2(region).enis.values()
+        if any(group_id in (group.id for group in each.group_set) for each in interfaces):
+            return True
+        return any(
+            group_id in (group.id for group in each.security_groups)
+            for each in self.instances(region)
+            if each.state != "terminated"
+        )
+
+    def tags(self, region: str, id: str) -> dict[str, str]:
+        return dict(self._ec2(region).tags.get(id, {}))
+
+    def add_tags(self, region: str, id: str, tags: dict[str, str]) -> None:
+        if tags:
+            self._ec2(region).create_tags([id], tags)
+
+    def parameter(self, region: str, name: str) -> str:
+        """The value of a parameter that a launch names; raises what EC2 says of one that is not there."""
+        parameters = ssm_backends[DEFAULT_ACCOUNT_ID][region]._parameters
+        if name not in parameters:
+            raise ApiError("InvalidParameterValue", f"The ssm parameter {name} does not exist.")
+        return str(parameters[name][-1].value)
+
+    def has_profile(self, *, name: str, arn: str) -> bool:
+        profiles = iam_backends[DEFAULT_ACCOUNT_ID]["aws"].instance_profiles.values()
+        return any(profile.name == name or profile.arn == arn for profile in profiles)
+
+    def _find(self, region: str, id: str) -> Instance:
+        found = self.instance(region, id)
+        if found is None:
+            raise ApiError("InvalidInstanceID.NotFound", f"The instance ID '{id}' does not exist")
+        return found
+
+    def _subnets(self, region: str) -> Iterator[Any]:
+        for by_zone in self._ec2(region).subnets.values():
+            yield from by_zone.values()
+
+    def _ec2(self, region: str) -> Any:
+        return ec2_backends[DEFAULT_ACCOUNT_ID][region]
+
+
+class Addresses:
+    """Public addresses: 127.x.y.z at random, so that two doubles on one computer rarely meet; none twice."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+        self._random = random.SystemRandom()
+
+    def take(self) -> str:
+        while True:
+            address = f"127.{self._random.randrange(16, 250)}.{self._random.randrange(250)}.{self._random.randrange(2, 250)}"
+            if address not in self._taken:
+                self._taken.add(address)
+                return address
+
+
+def _not_there(request: Request, content: bytes) -> ApiError:
+    """What EC2 says to a filter or an action that it does not have: moto fails there with a page of HTML."""
+    unknown = _MISSING_FILTER.search(content)
+    if unknown:
+        name = unknown[1].decode()
+        return ApiError("InvalidParameterValue", f"The filter '{name}' is invalid")
+    return ApiError("InvalidAction", f"The action {request.action} is not valid here: the rehearsal lacks it")
