@@ -1,4 +1,4 @@
-"""Curves as one HTML file that needs no other: the picture, a table of last and best values, and all numbers."""
+"""Curves as one HTML file that needs no other: the picture, last and best values, and all numbers."""
 
 from __future__ import annotations
 

@@ -36,6 +36,10 @@ class Curve:
         return next((x for x, y in self.points if not math.isfinite(y)), None)
 
     @property
+    def set_name(self) -> str:
+        return "validation" if self.validation else "test" if self.name.startswith("test_") else "training"
+
+    @property
     def last(self) -> float:
         return self.points[-1][1]
 

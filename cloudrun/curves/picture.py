@@ -134,17 +134,13 @@ def _curve(axis: Any, curve: Curve, panel: Panel, *, alone: bool, marked: bool) 
         linestyle="-" if curve.validation or (alone and len(panel.curves) > 1) else (0, (4, 2)),
         marker="o" if marked else None,
         markersize=3.5,
-        label=f"{_set_name(curve)}, last {panel.label(curve.last)}",
+        label=f"{curve.set_name}, last {panel.label(curve.last)}",
     )  # fmt: skip
-
-
-def _set_name(curve: Curve) -> str:
-    return "validation" if curve.validation else "test" if curve.name.startswith("test_") else "training"
 
 
 def _say_broken(axis: Any, panel: Panel) -> None:
     """NaN draws nothing; it is said instead."""
-    said = [f"{_set_name(curve)}: not a number from {curve.broken_at:g} on" for curve in panel.curves
+    said = [f"{curve.set_name}: not a number from {curve.broken_at:g} on" for curve in panel.curves
             if curve.broken_at is not None]  # fmt: skip
     if said:
         text = "\n".join(said[:4] + (["..."] if len(said) > 4 else []))

@@ -1,4 +1,4 @@
-"""Curves drawn with letters, for where there is no screen: lines of (text, colour name), any width from 40 on.
+"""Curves drawn with letters, where there is no screen: lines of (text, colour name), from 40 columns on.
 
 Validation is a solid stroke and training a broken one. Of several trainings each ends in its letter.
 """
@@ -34,7 +34,7 @@ def draw_lines(
     found: list[Line] = []
     for start in range(0, len(blocks), beside):
         found += [*([[]] if found else []), *_side_by_side(blocks[start : start + beside], wide)]
-    return found + _legend(fits, columns, unicode=unicode)
+    return found + _legend(fits, columns)
 
 
 def text_of(line: Line) -> str:
@@ -55,7 +55,7 @@ def _panel(panel: Panel, fits: Sequence[Fit], columns: int, *, unicode: bool) ->
     return [
         [(heading[:columns], "bold")],
         *_with_y_axis(canvas, marks, margin, unicode=unicode),
-        *_x_axis(canvas, scale, margin, fits[panel.curves[0].fit].x, columns, unicode=unicode),
+        *_x_axis(canvas, scale, margin, fits[panel.curves[0].fit].x, unicode=unicode),
         *_keys(panel, fits, columns, unicode=unicode),
     ]
 
@@ -88,9 +88,10 @@ class _Scale:
         return f"{100 * value:.3g}%" if self.panel.percent else f"{value:.4g}"
 
     def x_ticks(self, most: int) -> list[tuple[float, str]]:
+        """The ends, then the round numbers between them."""
         found = [value for value in ticks(self.left, self.right, most) if value == round(value)]
-        ends = [self.left, *(value for value in found if value not in (self.left, self.right)), self.right]
-        return [(self.x(value), f"{value:g}") for value in dict.fromkeys(ends)]
+        values = dict.fromkeys([self.left, self.right, *found])
+        return [(self.x(value), f"{value:g}") for value in values]
 
 
 def _curve(canvas: Canvas, scale: _Scale, curve: Curve, *, many: bool) -> None:
@@ -123,31 +124,22 @@ def _with_y_axis(canvas: Canvas, marks: list[tuple[float, str]], margin: int, *,
     ]
 
 
-def _x_axis(
-    canvas: Canvas, scale: _Scale, margin: int, name: str, columns: int, *, unicode: bool
-) -> list[Line]:
-    """The line with its marks, and below it the numbers that find room, then the name."""
+def _x_axis(canvas: Canvas, scale: _Scale, margin: int, name: str, *, unicode: bool) -> list[Line]:
+    """The line with its marks, and below it the name and the numbers that find room."""
     corner, line, tick = ("└", "─", "┬") if unicode else ("+", "-", "+")
-    rule, numbers = [line] * canvas.columns, [" "] * (columns - margin - 1)
-    room = canvas.columns - len(name) - 2
-    for place, label in _last_first(scale.x_ticks(max(2, canvas.columns // 12))):
+    rule, numbers = [line] * canvas.columns, [" "] * canvas.columns
+    for order, (place, number) in enumerate(scale.x_ticks(max(2, canvas.columns // 12))):
         column = canvas.column_of(place)
-        start = min(max(0, column - len(label) // 2), max(0, room - len(label)))
-        around = numbers[max(0, start - 2) : start + len(label) + 2]
-        if any(letter != " " for letter in around) or (column > room and place < 1):
+        label = number if order else f"{name} {number}"
+        start = 0 if not order else min(column - len(label) // 2, canvas.columns - len(label))
+        if any(letter != " " for letter in numbers[max(0, start - 2) : start + len(label) + 2]):
             continue
         rule[column] = tick
         numbers[start : start + len(label)] = label
-    numbers[canvas.columns - len(name) :] = name
     return [
         [(" " * margin + corner + "".join(rule), "dim")],
         [(" " * (margin + 1) + "".join(numbers).rstrip(), "dim")],
     ]
-
-
-def _last_first(marks: list[tuple[float, str]]) -> list[tuple[float, str]]:
-    """The ends get their numbers before those between them."""
-    return [*marks[:1], *marks[-1:], *marks[1:-1]] if len(marks) > 1 else marks
 
 
 def _keys(panel: Panel, fits: Sequence[Fit], columns: int, *, unicode: bool) -> list[Line]:
@@ -157,7 +149,7 @@ def _keys(panel: Panel, fits: Sequence[Fit], columns: int, *, unicode: bool) -> 
     for curve in panel.curves:
         pieces = by_fit.setdefault(curve.fit, [])
         stroke = _stroke(curve, many=many, unicode=unicode)
-        text = f"{stroke} {_set_name(curve)} {panel.label(curve.last)}"
+        text = f"{stroke} {curve.set_name} {panel.label(curve.last)}"
         if curve.broken_at is not None:
             text += f" (nan from {curve.broken_at:g})"
         pieces.append((("   " if pieces else "  ") + text, _colour(curve, many=many)))
@@ -175,13 +167,8 @@ def _stroke(curve: Curve, *, many: bool, unicode: bool) -> str:
     return "" if many else "o" if curve.validation else "."
 
 
-def _set_name(curve: Curve) -> str:
-    return "validation" if curve.validation else "test" if curve.name.startswith("test_") else "training"
-
-
-def _legend(fits: Sequence[Fit], columns: int, *, unicode: bool) -> list[Line]:
+def _legend(fits: Sequence[Fit], columns: int) -> list[Line]:
     """Letters and titles of several trainings."""
-    del unicode
     if len(fits) == 1:
         return []
     return [
