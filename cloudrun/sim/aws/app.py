@@ -90,18 +90,20 @@ class App:
     def _answer(self, request: Request) -> tuple[Reply, bool]:
         """The answer, and whether it gets lost on its way."""
         fault = self._world.faults.take(Target(request.action, request.region), launch=False)
+        if fault and not fault.lose_answer:
+            return error_reply(request, fault.error()), False
+        return self._judge(request), fault is not None
+
+    def _judge(self, request: Request) -> Reply:
         try:
-            if fault and not fault.lose_answer:
-                raise fault.error()
             if self.rights_on:
                 rights.check(request)
-            return self._handle(request), bool(fault)
+            return self._handle(request)
         except ApiError as error:
-            return error_reply(request, error), bool(fault and fault.lose_answer)
+            return error_reply(request, error)
         except Exception:
             log.exception("%s %s failed", request.service, request.action)
-            error = ApiError("InternalError", "An internal error has occurred")
-            return error_reply(request, error), False
+            return error_reply(request, ApiError("InternalError", "An internal error has occurred"))
 
     def _handle(self, request: Request) -> Reply:
         with self._world.lock:

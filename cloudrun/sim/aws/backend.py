@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import random
 import re
-import threading
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
-from moto.core import DEFAULT_ACCOUNT_ID
+from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.ec2.models import ec2_backends, elastic_network_interfaces
 from moto.ec2.models.elastic_network_interfaces import NetworkInterface
 from moto.ec2.models.instances import Instance, StateReason
@@ -28,7 +27,7 @@ from cloudrun.sim.aws.wire import FORM, ApiError, Form, Reply, Request, encode_f
 CODES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
 
 _ERROR_CODE = re.compile(rb"<Code>([^<]+)</Code>|\"__type\": ?\"(?:[^\"#]*#)?([^\"]+)\"")
-_MISSING_FILTER = re.compile(rb"[Ff]ilter (?:dicts have not been implemented in Moto for )?'([^']+)'")
+_MISSING_FILTER = re.compile(r"[Ff]ilter (?:dicts have not been implemented in Moto for )?'([^']+)'")
 
 
 class Backend:
@@ -37,7 +36,6 @@ class Backend:
     def __init__(self) -> None:
         self._addresses = Addresses()
         self._app: Any = DomainDispatcherApplication(create_backend_app)
-        self._lock = threading.Lock()
 
     def reset(self) -> None:
         """Everything that the account had is gone; machines get loopback addresses from now on."""
@@ -52,12 +50,14 @@ class Backend:
         def start_response(status: str, headers: list[tuple[str, str]], *_: object) -> None:
             caught["status"], caught["headers"] = int(status.split()[0]), headers
 
-        with self._lock:  # moto's objects know no threads
+        try:
             content = b"".join(self._app(with_body(request.environ, body), start_response))
+        except NotImplementedError as error:
+            raise _not_there(request, str(error)) from error
         status, headers = caught["status"], tuple(caught["headers"])
         kind = next((value for name, value in headers if name.lower() == "content-type"), "")
         if status >= 500 and request.service == "ec2":
-            raise _not_there(request, content)
+            raise _not_there(request, content.decode("utf-8", "replace"))
         found = _ERROR_CODE.search(content) if status >= 400 else None
         code = (found[1] or found[2]).decode() if found else ("" if status < 400 else str(status))
         return Reply(status, content, kind, code, headers)
@@ -75,19 +75,17 @@ class Backend:
     # Instances
 
     def instance(self, region: str, id: str) -> Instance | None:
-        return self._ec2(region).get_instance_by_id(id)
+        found: Instance | None = self._ec2(region).get_instance_by_id(id)
+        return found
 
     def instances(self, region: str) -> list[Instance]:
         return list(self._ec2(region).all_instances())
-
-    def forget(self, region: str, reservation_id: str) -> None:
-        self._ec2(region).reservations.pop(reservation_id, None)
 
     def set_state(
         self, region: str, id: str, state: str, *, transition: str = "", code: str = "", message: str = ""
     ) -> None:
         """The state of an instance and why it is in it."""
-        instance = self._find(region, id)
+        instance = self.find(region, id)
         instance._state.name = state
         instance._state.code = CODES[state]
         instance._reason = transition
@@ -97,7 +95,7 @@ class Backend:
         self, region: str, id: str, *, at: datetime, spot_request_id: str = "", index: int = 0
     ) -> None:
         """What moto leaves out at a launch or a start."""
-        instance = self._find(region, id)
+        instance = self.find(region, id)
         instance.launch_time = at.replace(tzinfo=None)
         instance.ami_launch_index = index
         if spot_request_id:
@@ -110,18 +108,20 @@ class Backend:
         self._ec2(region).terminate_instances([id])
 
     def halt(self, region: str, id: str) -> None:
-        """The address is let go, as a StopInstances does."""
+        """The address is let go, as a StopInstances does, but for one that is elastic."""
         self._ec2(region).stop_instances([id])
+        self._keep_elastic_address(region, id)
 
     def wake(self, region: str, id: str) -> None:
-        """A new address, as a StartInstances does."""
+        """A new address, as a StartInstances does, unless there is one that is elastic."""
         self._ec2(region).start_instances([id])
+        self._keep_elastic_address(region, id)
 
     def is_protected(self, region: str, id: str) -> bool:
-        return str(self._find(region, id).disable_api_termination).lower() == "true"
+        return str(self.find(region, id).disable_api_termination).lower() == "true"
 
     def set_shutdown_behaviour(self, region: str, id: str, behaviour: str) -> None:
-        self._find(region, id).instance_initiated_shutdown_behavior = behaviour
+        self.find(region, id).instance_initiated_shutdown_behavior = behaviour
 
     # Volumes, networks, images
 
@@ -129,7 +129,7 @@ class Backend:
         return self._ec2(region).volumes.get(id)
 
     def root_volume(self, region: str, instance_id: str) -> Any:
-        instance = self._find(region, instance_id)
+        instance = self.find(region, instance_id)
         for device, mapping in instance.get_block_device_mapping:
             if device == instance.root_device_name:
                 return self.volume(region, mapping.volume_id)
@@ -148,6 +148,15 @@ class Backend:
     def group_id(self, region: str, name: str) -> str:
         group = self._ec2(region).get_security_group_by_name_or_id(name)
         return str(group.id) if group else ""
+
+    def default_group(self, region: str, subnet: str) -> str:
+        """The group of machines that name none, of the subnet's network or of the default one."""
+        ec2 = self._ec2(region)
+        networks = [each.vpc_id for each in self._subnets(region) if each.id == subnet]
+        network = networks[0] if networks else getattr(ec2.get_default_vpc(), "id", "")
+        if not network:
+            raise ApiError("VPCIdNotSpecified", "No default VPC for this user.")
+        return str(ec2.get_default_security_group(network).id)
 
     def group_in_use(self, region: str, group_id: str) -> bool:
         """Whether an interface or an instance that is not gone is in this group."""
@@ -178,11 +187,16 @@ class Backend:
         profiles = iam_backends[DEFAULT_ACCOUNT_ID]["aws"].instance_profiles.values()
         return any(profile.name == name or profile.arn == arn for profile in profiles)
 
-    def _find(self, region: str, id: str) -> Instance:
+    def find(self, region: str, id: str) -> Instance:
         found = self.instance(region, id)
         if found is None:
             raise ApiError("InvalidInstanceID.NotFound", f"The instance ID '{id}' does not exist")
         return found
+
+    def _keep_elastic_address(self, region: str, id: str) -> None:
+        for address in self._ec2(region).addresses:
+            if address.instance is not None and address.instance.id == id:
+                address.eni.public_ip = address.public_ip
 
     def _subnets(self, region: str) -> Iterator[Any]:
         for by_zone in self._ec2(region).subnets.values():
@@ -201,16 +215,16 @@ class Addresses:
 
     def take(self) -> str:
         while True:
-            address = f"127.{self._random.randrange(16, 250)}.{self._random.randrange(250)}.{self._random.randrange(2, 250)}"
+            numbers = (self._random.randrange(16, 250) for _ in range(3))
+            address = ".".join(map(str, (127, *numbers)))
             if address not in self._taken:
                 self._taken.add(address)
                 return address
 
 
-def _not_there(request: Request, content: bytes) -> ApiError:
-    """What EC2 says to a filter or an action that it does not have: moto fails there with a page of HTML."""
-    unknown = _MISSING_FILTER.search(content)
+def _not_there(request: Request, complaint: str) -> ApiError:
+    """What EC2 says to a filter or an action that it does not have: moto fails there in its own way."""
+    unknown = _MISSING_FILTER.search(complaint)
     if unknown:
-        name = unknown[1].decode()
-        return ApiError("InvalidParameterValue", f"The filter '{name}' is invalid")
+        return ApiError("InvalidParameterValue", f"The filter '{unknown[1]}' is invalid")
     return ApiError("InvalidAction", f"The action {request.action} is not valid here: the rehearsal lacks it")

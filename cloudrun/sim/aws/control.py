@@ -55,14 +55,18 @@ class Control:
 
     def _tell(self, method: Callable[..., None], environ: Environ) -> Reply:
         try:
-            length = int(environ.get("CONTENT_LENGTH") or 0)
-            told = json.loads(environ["wsgi.input"].read(length) or b"{}")
-            if not isinstance(told, dict):
-                raise ValueError("send a JSON object")
-            method(**told)
+            method(**_told(environ))
         except (ValueError, TypeError, InvalidOperation) as error:
             return _reply(400, {"message": str(error)})
         return _reply(200, {})
+
+
+def _told(environ: Environ) -> dict[str, Any]:
+    length = int(environ.get("CONTENT_LENGTH") or 0)
+    told = json.loads(environ["wsgi.input"].read(length) or b"{}")
+    if not isinstance(told, dict):
+        raise TypeError("send a JSON object")
+    return told
 
 
 def _reply(status: int, content: Any) -> Reply:

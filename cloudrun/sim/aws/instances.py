@@ -35,7 +35,7 @@ class Instances:
         self._life = life
 
     def describe(self, request: Request) -> Reply:
-        """moto's description; filters that it lacks are judged here, and what is not visible yet is left out."""
+        """moto's description; filters that it lacks are judged here, what is not visible yet is left out."""
         filters = filters_of(request.form)
         ours = {name: filters.pop(name) for name in _FILTERS if name in filters}
         hidden = self._world.hidden(request.region)
@@ -47,18 +47,19 @@ class Instances:
             if each.id not in hidden and all(fits(_FILTERS[name](each), ours[name]) for name in ours)
         ]
         wanted = filters.get("instance-id")
-        filters["instance-id"] = [id for id in fitting if wanted is None or id in wanted] or [_NO_INSTANCE]
+        shown = [each for each in fitting if wanted is None or each in wanted]
+        filters["instance-id"] = shown or [_NO_INSTANCE]
         return self._world.backend.call(request.with_form(with_filters(request.form, filters)))
 
     def check_visible(self, request: Request) -> None:
         """Raises for ids that are misspelt, or that this call does not see yet."""
         named = members(request.form, "InstanceId") or [request.form.get("InstanceId", "")]
         hidden = self._world.hidden(request.region)
-        for id in filter(None, named):
-            if not _ID.fullmatch(id):
-                raise ApiError("InvalidInstanceID.Malformed", f'Invalid id: "{id}"')
-            if id in hidden:
-                raise _not_found([id])
+        for each in filter(None, named):
+            if not _ID.fullmatch(each):
+                raise ApiError("InvalidInstanceID.Malformed", f'Invalid id: "{each}"')
+            if each in hidden:
+                raise _not_found([each])
 
     def terminate(self, request: Request) -> Reply:
         """All of them or none. Those that are gone stay gone."""
@@ -180,12 +181,12 @@ class Instances:
         if not ids:
             raise ApiError("MissingParameter", "The request must contain the parameter InstanceId")
         known = {each.id: each for each in self._world.in_region(request.region)}
-        missing = [id for id in ids if id not in known]
+        missing = [each for each in ids if each not in known]
         if missing:
             raise _not_found(missing)
         if request.form.get("DryRun") == "true":
             raise ApiError("DryRunOperation", "Request would have succeeded, but DryRun flag is set.")
-        return [known[id] for id in ids]
+        return [known[each] for each in ids]
 
     def _find(self, region: str, id: str) -> SimInstance:
         found = self._world.instances.get(id)

@@ -20,14 +20,13 @@ from cloudrun.sim.aws.wire import (
     Request,
     decode_base64,
     ec2_reply,
-    members,
     parse_xml,
     structures,
     tag_specifications,
     whole_number,
     without_list,
 )
-from cloudrun.sim.aws.world import GONE, Launch, SimInstance, SpotRequest, World
+from cloudrun.sim.aws.world import Launch, SimInstance, SpotRequest, World
 
 USER_DATA_BYTES = 16384  # before base64 (EC2 user guide, "Run commands at launch")
 MARKET = "InstanceMarketOptions"
@@ -103,9 +102,9 @@ class Launching:
         root = parse_xml(made)
         ids = [element.text or "" for element in root.findall("instancesSet/item/instanceId")]
         visible_at = datetime.now(UTC) + timedelta(seconds=world.visible_after_s)
-        for index, id in enumerate(ids):
+        for index, instance_id in enumerate(ids):
             instance = SimInstance(
-                id=id,
+                id=instance_id,
                 region=wanted.region,
                 zone=zone,
                 type=wanted.type,
@@ -116,7 +115,7 @@ class Launching:
                 index=index,
                 visible_at=visible_at,
             )
-            world.instances[id] = instance
+            world.instances[instance_id] = instance
             if wanted.market == Market.SPOT:
                 self._request_for(instance, wanted, for_request)
             self._life.begin(instance)
@@ -134,7 +133,7 @@ class Launching:
                 persistent=wanted.persistent,
                 max_price=wanted.max_price,
                 on_interruption=wanted.on_interruption,
-                form={**wanted.form, "MinCount": "1", "MaxCount": "1"},
+                form=_for_one(wanted.form),
                 created_at=datetime.now(UTC),
             )
             world.requests[known.id] = known
@@ -156,7 +155,7 @@ class Launching:
 
     def _answer(self, region: str, ids: list[str]) -> Reply:
         """A RunInstances answer, out of what a description says of these instances now."""
-        form = {f"InstanceId.{number}": id for number, id in enumerate(ids, start=1)}
+        form = {f"InstanceId.{number}": each for number, each in enumerate(ids, start=1)}
         described = parse_xml(self._world.backend.ask(region, "DescribeInstances", form))
         [reservation] = described.findall("reservationSet/item")
         content: dict[str, Xml.Element] = {element.tag: element for element in reservation}
@@ -167,9 +166,9 @@ class Launching:
     def _read(self, region: str, form: Form) -> Wanted:
         """Raises what EC2 answers to a request that is wrong."""
         _refuse_what_is_not_rehearsed(form)
-        type = form.get("InstanceType", "m1.small")
-        if not seeds.is_known(type):
-            raise ApiError("InvalidParameterValue", f"Invalid value '{type}' for InstanceType.")
+        wanted_type = form.get("InstanceType", "m1.small")
+        if not seeds.is_known(wanted_type):
+            raise ApiError("InvalidParameterValue", f"Invalid value '{wanted_type}' for InstanceType.")
         market = self._market(form)
         options = {key.removeprefix(SPOT + "."): value for key, value in form.items() if key.startswith(SPOT)}
         on_interruption = options.get("InstanceInterruptionBehavior", "terminate")
@@ -182,12 +181,12 @@ class Launching:
         least, most = whole_number(form, "MinCount", 0), whole_number(form, "MaxCount", 0)
         if not 1 <= least <= most:
             raise ApiError("InvalidParameterValue", f"Value ({most}) for parameter maxCount is invalid.")
-        image = self._image(region, form, type)
+        image = self._image(region, form, wanted_type)
         self._check_names(region, form)
-        zones, chosen = self._zones(region, form, type)
+        zones, chosen = self._zones(region, form, wanted_type)
         return Wanted(
             region=region,
-            type=type,
+            type=wanted_type,
             market=market,
             image=image,
             zones=zones,
@@ -207,16 +206,16 @@ class Launching:
         return Market.SPOT if kind else Market.ON_DEMAND
 
     def _image(self, region: str, form: Form, type: str) -> str:
-        id = form.get("ImageId", "")
-        if id.startswith(_RESOLVE):
-            id = self._world.backend.parameter(region, id.removeprefix(_RESOLVE))
-        if not id:
+        ami = form.get("ImageId", "")
+        if ami.startswith(_RESOLVE):
+            ami = self._world.backend.parameter(region, ami.removeprefix(_RESOLVE))
+        if not ami:
             raise ApiError("MissingParameter", "The request must contain the parameter ImageId")
-        if not _AMI.fullmatch(id):
-            raise ApiError("InvalidAMIID.Malformed", f'Invalid id: "{id}"')
-        image = self._world.backend.image(region, id)
+        if not _AMI.fullmatch(ami):
+            raise ApiError("InvalidAMIID.Malformed", f'Invalid id: "{ami}"')
+        image = self._world.backend.image(region, ami)
         if image is None:
-            raise ApiError("InvalidAMIID.NotFound", f"The image id '[{id}]' does not exist")
+            raise ApiError("InvalidAMIID.NotFound", f"The image id '[{ami}]' does not exist")
         fitting = seeds.architectures_of(type)
         if fitting and image.architecture not in fitting:
             raise ApiError(
@@ -224,7 +223,7 @@ class Launching:
                 f"The architecture '{','.join(fitting)}' of the specified instance type does not match the "
                 f"architecture '{image.architecture}' of the specified AMI.",
             )
-        return id
+        return ami
 
     def _check_names(self, region: str, form: Form) -> None:
         """Key pair, profile, user data: moto accepts anything there, or answers otherwise than EC2."""
@@ -317,6 +316,10 @@ class Launching:
         form = {**wanted.form, "ImageId": wanted.image, "MinCount": str(count), "MaxCount": str(count)}
         if "SubnetId" not in form and "NetworkInterface.1.SubnetId" not in form:
             form["Placement.AvailabilityZone"] = zone
+        if not _names_groups(form):
+            form["SecurityGroupId.1"] = self._world.backend.default_group(
+                wanted.region, form.get("SubnetId", "")
+            )
         image = self._world.backend.image(wanted.region, wanted.image)
         return _with_root(form, image.root_device_name, seeds.root_size_gb(image))
 
@@ -340,6 +343,16 @@ def _with_root(form: Form, device: str, least_gb: int) -> Form:
     for number, each in enumerate(mappings, start=1):
         completed |= {f"BlockDeviceMapping.{number}.{key}": value for key, value in each.items()}
     return completed
+
+
+def _for_one(form: Form) -> Form:
+    """What a persistent request launches when it is fulfilled again."""
+    told = {key: value for key, value in form.items() if key != "ClientToken"}
+    return {**told, "MinCount": "1", "MaxCount": "1"}
+
+
+def _names_groups(form: Form) -> bool:
+    return any(key.startswith(("SecurityGroup", "NetworkInterface.")) for key in form)
 
 
 def _refuse_what_is_not_rehearsed(form: Form) -> None:

@@ -6,7 +6,6 @@ and end outside the lock, one at a time per instance.
 
 from __future__ import annotations
 
-import gzip
 import logging
 import time
 from collections.abc import Callable
@@ -32,7 +31,7 @@ Ended = Callable[[SimInstance, Reason], None]
 
 
 class Life:
-    """Moves instances from state to state. `on_end` hears of each that stopped or ended (for spot requests)."""
+    """Moves instances from state to state. `on_end` hears of each that stopped or ended."""
 
     def __init__(self, world: World, on_end: Ended) -> None:
         self._world = world
@@ -107,26 +106,21 @@ class Life:
         if world.host is None:
             return
         with world.lock:
-            known = world.backend.instance(instance.region, instance.id)
-        if known is None:
-            return
-        address = known.public_ip or known.private_ip or ""
+            spec = self._spec(instance)
         if instance.machine is None:
-            instance.machine = world.host.create(
-                self._spec(instance, address), on_off=lambda _: self.powered_off(instance.id)
-            )
+            instance.machine = world.host.create(spec, on_off=self.powered_off)
         else:
-            instance.machine.move(address)
+            instance.machine.move(spec.host)
         instance.machine.boot()
 
-    def _spec(self, instance: SimInstance, address: str) -> MachineSpec:
+    def _spec(self, instance: SimInstance) -> MachineSpec:
         backend = self._world.backend
-        known = backend.instance(instance.region, instance.id)
+        known = backend.find(instance.region, instance.id)
         root = backend.root_volume(instance.region, instance.id)
         image = backend.image(instance.region, instance.form["ImageId"])
         return MachineSpec(
             id=instance.id,
-            host=address,
+            host=known.public_ip or known.private_ip or "",
             hostname=known.private_dns_name.partition(".")[0],
             user=login_user(image),
             user_data=decode_base64(instance.form.get("UserData", "")),

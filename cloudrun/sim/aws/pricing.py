@@ -56,9 +56,14 @@ def _products(data: Mapping[str, Any]) -> Reply:
 
 
 def _matching(filters: Mapping[str, str]) -> Iterator[str]:
-    type, region = filters.get("instanceType", ""), filters.get("regionCode", "")
-    regions = (region,) if region else ()
-    for offer in load_offers(provider=seeds.PROVIDER, type=type, market=Market.ON_DEMAND, regions=regions):
+    region = filters.get("regionCode", "")
+    offers = load_offers(
+        provider=seeds.PROVIDER,
+        type=filters.get("instanceType", ""),
+        market=Market.ON_DEMAND,
+        regions=(region,) if region else (),
+    )
+    for offer in offers:
         if offer.price_per_hour_usd is None:
             continue
         attributes = _attributes(offer)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from moto.core import DEFAULT_ACCOUNT_ID
 from moto.core.exceptions import _RESTError
+from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.iam.access_control import IAMRequest
 
 from cloudrun.sim.aws.wire import ApiError, Request, tag_specifications

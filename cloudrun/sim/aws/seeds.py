@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
-from moto.core import DEFAULT_ACCOUNT_ID
+from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.ec2.models import ec2_backends
 from moto.ec2.models.amis import Ami
 from moto.ec2.models.availability_zones_and_regions import RegionsAndZonesBackend
@@ -92,13 +92,13 @@ def add_images(region: str) -> None:
     ec2 = ec2_backends[DEFAULT_ACCOUNT_ID][region]
     parameters = ssm_backends[DEFAULT_ACCOUNT_ID][region]._parameters
     for row in _images():
-        id = image_id(region, row["key"])
-        if id in ec2.amis:
+        ami = image_id(region, row["key"])
+        if ami in ec2.amis:
             continue
         size_gb = UBUNTU_GB if row["kind"] == "plain OS" else DEEP_LEARNING_GB
-        ec2.amis[id] = _Image(ec2, id, row, size_gb)
+        ec2.amis[ami] = _Image(ec2, ami, row, size_gb)
         if row["ssm_parameter"]:
-            parameters[row["ssm_parameter"]].append(_parameter(row["ssm_parameter"], id))
+            parameters[row["ssm_parameter"]].append(_parameter(row["ssm_parameter"], ami))
 
 
 def image_id(region: str, key: str) -> str:
@@ -152,7 +152,7 @@ def _images() -> Iterator[dict[str, str]]:
 
 
 def _parameter(name: str, value: str) -> Parameter:
-    return Parameter(
+    return Parameter(  # type: ignore[abstract] # moto makes them so itself
         account_id=DEFAULT_ACCOUNT_ID,
         name=name,
         value=value,

@@ -102,7 +102,7 @@ class Spot:
             self._world.timers.after(self._world.delays.refill_s, lambda: self._refill(request))
 
     def _refill(self, request: SpotRequest) -> None:
-        """EC2 fulfils an open persistent request again: the same disk if it stopped it, else a new instance."""
+        """EC2 fulfils an open request again: the same disk if it had stopped it, else a new instance."""
         with self._world.lock:
             if request.state != "open":
                 return
@@ -171,11 +171,11 @@ class Spot:
 
     def _check_ids(self, ids: list[str], found: list[SpotRequest]) -> None:
         known = {each.id for each in found}
-        for id in ids:
-            if id not in known:
+        for each in ids:
+            if each not in known:
                 raise ApiError(
                     "InvalidSpotInstanceRequestID.NotFound",
-                    f"The spot instance request ID '{id}' does not exist",
+                    f"The spot instance request ID '{each}' does not exist",
                 )
 
     def _fits(self, request: SpotRequest, name: str, values: list[str]) -> bool:
@@ -239,17 +239,17 @@ class Spot:
         types = members(form, "InstanceType") or [known.type for known in list_types(seeds.PROVIDER)]
         return [
             change
-            for type in types
-            if fits(type, filters.get("instance-type", ["*"]))
-            for zone in seeds.zones_offering(request.region, type)
+            for name in types
+            if fits(name, filters.get("instance-type", ["*"]))
+            for zone in seeds.zones_offering(request.region, name)
             if fits(zone, zones)
             for change in self._world.spot_prices.changes(
-                request.region, zone, type, since=since, until=until
+                request.region, zone, name, since=since, until=until
             )
         ]
 
     def placement_scores(self, request: Request) -> Reply:
-        """1 to 10, of what is free: 9 where nobody set a limit, 3 where it is scarce, 1 where there is none."""
+        """1 to 10, of what is free: 9 where nobody set a limit, 3 where it is scarce, 1 where none is."""
         form = request.form
         types = members(form, "InstanceType")
         target = whole_number(form, "TargetCapacity", 1)
@@ -257,9 +257,9 @@ class Spot:
         rows = []
         for region in members(form, "RegionName") or [request.region]:
             scores = {
-                zone: max(self._score(type, zone, target) for type in types)
+                zone: max(self._score(name, zone, target) for name in types)
                 for zone in seeds.zones_of(region)
-                if any(zone in seeds.zones_offering(region, type) for type in types)
+                if any(zone in seeds.zones_offering(region, name) for name in types)
             }
             if by_zone:
                 rows += [

@@ -49,29 +49,29 @@ class Volumes:
 
     def modify(self, request: Request) -> Reply:
         """The new size is there after modifying, the volume is at full speed after optimizing."""
-        id = request.form.get("VolumeId", "")
-        volume = self._world.backend.volume(request.region, id)
+        volume_id = request.form.get("VolumeId", "")
+        volume = self._world.backend.volume(request.region, volume_id)
         if volume is None:
-            raise ApiError("InvalidVolume.NotFound", f"The volume '{id}' does not exist.")
+            raise ApiError("InvalidVolume.NotFound", f"The volume '{volume_id}' does not exist.")
         size_gb = whole_number(request.form, "Size", int(volume.size))
         if size_gb < volume.size:
             raise ApiError("InvalidParameterValue", "New size cannot be smaller than existing size")
-        self._check_last(id)
+        self._check_last(volume_id)
         original_gb = int(volume.size)
         made = self._world.backend.call(request)
         if made.status != 200:
             return made
-        change = Modification(request.region, id, original_gb, size_gb, str(volume.volume_type))
-        self._changes[id] = change
+        change = Modification(request.region, volume_id, original_gb, size_gb, str(volume.volume_type))
+        self._changes[volume_id] = change
         self._world.timers.after(self._world.delays.modifying_s, lambda: self._optimize(change))
         return ec2_reply("ModifyVolume", {"volumeModification": _row(change)})
 
     def describe_modifications(self, request: Request) -> Reply:
         ids = members(request.form, "VolumeId")
-        for id in ids:
-            if id not in self._changes:
+        for each in ids:
+            if each not in self._changes:
                 raise ApiError(
-                    "InvalidVolumeModification.NotFound", f"Modification for volume '{id}' does not exist."
+                    "InvalidVolumeModification.NotFound", f"Modification for volume '{each}' does not exist."
                 )
         filters = filters_of(request.form)
         unknown = set(filters) - set(_FILTERS)
@@ -91,10 +91,10 @@ class Volumes:
 
     def delete_group(self, request: Request) -> Reply:
         """Refused as long as an instance or an interface is in the group."""
-        id = request.form.get("GroupId", "")
-        id = id or self._world.backend.group_id(request.region, request.form.get("GroupName", ""))
-        if id and self._world.backend.group_in_use(request.region, id):
-            raise ApiError("DependencyViolation", f"resource {id} has a dependent object")
+        backend, form = self._world.backend, request.form
+        group = form.get("GroupId") or backend.group_id(request.region, form.get("GroupName", ""))
+        if group and backend.group_in_use(request.region, group):
+            raise ApiError("DependencyViolation", f"resource {group} has a dependent object")
         return self._world.backend.call(request)
 
     def _check_last(self, id: str) -> None:
@@ -109,8 +109,8 @@ class Volumes:
         if datetime.now(UTC) - last.started_at < BETWEEN_CHANGES:
             raise ApiError(
                 "VolumeModificationRateExceeded",
-                "You've reached the maximum modification rate per volume limit. Wait at least 6 hours between "
-                "modifications per EBS volume.",
+                "You've reached the maximum modification rate per volume limit. Wait at least 6 hours "
+                "between modifications per EBS volume.",
             )
 
     def _optimize(self, change: Modification) -> None:

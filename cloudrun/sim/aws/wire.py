@@ -24,7 +24,7 @@ XML, JSON, TEXT = "text/xml;charset=UTF-8", "application/x-amz-json-1.1", "text/
 Environ = dict[str, Any]
 Form = dict[str, str]
 
-# Codes that EC2 does not answer with 400 (EC2 API reference, "Error codes": client errors 4xx, server errors 5xx).
+# Codes that EC2 does not answer with 400 (EC2 API reference, "Error codes").
 _STATUS = {
     "InsufficientInstanceCapacity": 500,
     "InsufficientCapacity": 500,

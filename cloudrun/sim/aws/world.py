@@ -17,9 +17,10 @@ from cloudrun.sim.aws.faults import Capacity, Faults
 from cloudrun.sim.aws.prices import SpotPrices
 from cloudrun.sim.aws.quotas import Quotas, quota_code
 from cloudrun.sim.aws.wire import Form
+from cloudrun.sim.spec import SimMachine
 
 if TYPE_CHECKING:
-    from cloudrun.sim.machine import MachineHost, SimMachine
+    from cloudrun.sim.machine import MachineHost
 
 COUNTED = (
     "pending",
