@@ -1,5 +1,6 @@
 """The network: recurrent convolutional layers (RCL), after "Recurrent Convolutional Neural Network for Object
-Recognition" (Liang and Hu, CVPR 2015), with batch normalisation in place of local response normalisation.
+Recognition" (Liang and Hu, CVPR 2015), with batch normalisation in place of local response normalisation,
+or with the latter (`norm="local"`).
 
     32x32x3 - conv 5x5 - pool - RCL - RCL - pool - RCL - RCL - global max - linear - 10
 
@@ -27,7 +28,7 @@ MAP_SIDE = 8  # of the last feature maps, for images of 32x32
 class RCL(nn.Module):
     """A recurrent convolutional layer with `channels` in and out, unfolded for `steps` (T) iterations."""
 
-    def __init__(self, channels: int, steps: int) -> None:
+    def __init__(self, channels: int, steps: int, norm: str = "batch") -> None:
         super().__init__()
         if steps < 2:
             raise ValueError(
@@ -35,7 +36,7 @@ class RCL(nn.Module):
             )
         self.ff = nn.Conv2d(channels, channels, 3, padding=1)
         self.rec = nn.Conv2d(channels, channels, 3, padding=1, bias=False)  # ff has the bias of the sum
-        self.norms = nn.ModuleList(nn.BatchNorm2d(channels) for _ in range(steps - 1))
+        self.norms = nn.ModuleList(make_norm(norm, channels) for _ in range(steps - 1))
 
     def forward(self, x: Tensor) -> Tensor:
         from_input = self.ff(x)
@@ -52,16 +53,18 @@ class RCNN(nn.Module):
     linear layer then sees 64 numbers that say where something is and not what.
     """
 
-    def __init__(self, channels: int, steps: int, dropout: float, *, as_run: bool = False) -> None:
+    def __init__(
+        self, channels: int, steps: int, dropout: float, *, norm: str = "batch", as_run: bool = False
+    ) -> None:
         super().__init__()
         drop = 0.0 if as_run else dropout
         self.features = nn.Sequential(
-            nn.Conv2d(3, channels, 5, padding=2), nn.ReLU(), nn.BatchNorm2d(channels),
+            nn.Conv2d(3, channels, 5, padding=2), nn.ReLU(), make_norm(norm, channels),
             nn.MaxPool2d(3, stride=2, padding=1),
-            RCL(channels, steps), nn.Dropout(drop),
-            RCL(channels, steps), nn.MaxPool2d(3, stride=2, padding=1), nn.Dropout(drop),
-            RCL(channels, steps), nn.Dropout(drop),
-            RCL(channels, steps),
+            RCL(channels, steps, norm), nn.Dropout(drop),
+            RCL(channels, steps, norm), nn.MaxPool2d(3, stride=2, padding=1), nn.Dropout(drop),
+            RCL(channels, steps, norm), nn.Dropout(drop),
+            RCL(channels, steps, norm),
         )  # fmt: skip
         self.as_run = as_run
         self.linear = nn.Linear(MAP_SIDE * MAP_SIDE if as_run else channels, CLASSES)
@@ -75,6 +78,13 @@ class RCNN(nn.Module):
         return self.linear(pooled)
 
 
+def make_norm(kind: str, channels: int) -> nn.Module:
+    """Batch normalisation, or the paper's local response normalisation: alpha .001, beta .75, N = K/8 + 1."""
+    if kind == "batch":
+        return nn.BatchNorm2d(channels)
+    return nn.LocalResponseNorm(channels // 8 + 1, alpha=1e-3, beta=0.75, k=1.0)
+
+
 def loss(logits: Tensor, labels: Tensor, *, as_run: bool = False) -> Tensor:
     """Mean cross-entropy. `as_run` applies softmax twice: weak gradients, and never a loss below 1.46."""
     if as_run:
@@ -82,12 +92,13 @@ def loss(logits: Tensor, labels: Tensor, *, as_run: bool = False) -> Tensor:
     return F.cross_entropy(logits, labels)
 
 
-def count_parameters(channels: int, steps: int, *, as_run: bool = False) -> int:
+def count_parameters(channels: int, steps: int, *, norm: str = "batch", as_run: bool = False) -> int:
     """In closed form, to check the network against: convolutions, normalisations, linear layer."""
+    normalisations = 2 * channels * (1 + 4 * (steps - 1)) if norm == "batch" else 0
     first = (5 * 5 * 3 + 1) * channels
-    rcl = (2 * 9 * channels + 1) * channels + 2 * channels * (steps - 1)
+    rcl = (2 * 9 * channels + 1) * channels
     linear = ((MAP_SIDE * MAP_SIDE if as_run else channels) + 1) * CLASSES
-    return first + 2 * channels + 4 * rcl + linear
+    return first + 4 * rcl + normalisations + linear
 
 
 def count_flops(channels: int, steps: int, *, hoisted: bool = True) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import rcnn
 import torch
+from torch import nn
 from torch.nn import functional as F  # noqa: N812  as all of torch calls it
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -13,10 +14,49 @@ IMAGES = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
 @pytest.mark.parametrize(("channels", "steps"), [(8, 2), (32, 4), (128, 4)])
 @pytest.mark.parametrize("as_run", [False, True])
-def test_parameter_count_is_the_closed_form(channels: int, steps: int, as_run: bool) -> None:
-    model = rcnn.RCNN(channels, steps, 0.1, as_run=as_run)
+@pytest.mark.parametrize("norm", ["batch", "local"])
+def test_parameter_count_is_the_closed_form(channels: int, steps: int, norm: str, as_run: bool) -> None:
+    model = rcnn.RCNN(channels, steps, 0.1, norm=norm, as_run=as_run)
     counted = sum(parameter.numel() for parameter in model.parameters())
-    assert counted == rcnn.count_parameters(channels, steps, as_run=as_run)
+    assert counted == rcnn.count_parameters(channels, steps, norm=norm, as_run=as_run)
+
+
+def test_maps_have_the_sizes_of_the_closed_form_and_layers_its_parameters() -> None:
+    """(W - F + 2P) / S + 1 for every convolution and pool; (F * F * in + 1) * out for the convolutions."""
+    seen: list[tuple[nn.Module, torch.Size, torch.Size]] = []
+    model = rcnn.RCNN(8, 3, 0.0).eval()
+    for module in model.modules():
+        if isinstance(module, (nn.Conv2d, nn.MaxPool2d)):
+            module.register_forward_hook(lambda layer, x, y: seen.append((layer, x[0].shape, y.shape)))
+    with torch.no_grad():
+        model(IMAGES)
+    assert len(seen) == 1 + 2 + 4 * 3
+    for layer, before, after in seen:
+        window, stride, padding = (
+            value[0] if isinstance(value, tuple) else value
+            for value in (layer.kernel_size, layer.stride, layer.padding)
+        )
+        assert after[2:] == ((before[2] - window + 2 * padding) // stride + 1,) * 2
+        if isinstance(layer, nn.Conv2d):
+            counted = sum(parameter.numel() for parameter in layer.parameters())
+            bias = 0 if layer.bias is None else 1
+            assert counted == (window * window * before[1] + bias) * after[1]
+
+
+def test_gradients_are_those_of_finite_differences() -> None:
+    torch.manual_seed(0)
+    layer = rcnn.RCL(3, 3, "local").double()
+    x = torch.randn(2, 3, 4, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: layer(x).sum((2, 3)), x)
+
+
+def test_local_response_normalisation_is_the_formula_of_the_paper() -> None:
+    """f / (1 + alpha / N * sum of f^2 over N neighbouring maps) ^ beta, with N = K / 8 + 1."""
+    maps = torch.rand(2, 16, 4, 4, dtype=torch.float64)
+    found = rcnn.make_norm("local", 16)(maps)
+    for k in range(16):
+        neighbours = maps[:, max(0, k - 1) : k + 2].square().sum(1)  # N = 3
+        torch.testing.assert_close(found[:, k], maps[:, k] / (1 + 1e-3 / 3 * neighbours) ** 0.75)
 
 
 def test_parameters_of_the_quick_preset_by_hand() -> None:

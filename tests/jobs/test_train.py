@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import shutil
 import signal
@@ -14,35 +13,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import options
 import pytest
 import render
 import scipy.io
 import torch
+from job_outputs import metric_lines, read_summary, stop_at
 from job_paths import JOBS, TRAIN
 
 RunJob = Callable[..., tuple[int, str]]
 SMALL = ("--preset", "smoke", "--channels", "8", "--steps", "2")
-
-
-def metric_lines(outputs: Path) -> list[dict[str, object]]:
-    """The lines of the epochs, without what may differ from run to run."""
-    lines = [json.loads(line) for line in (outputs / "metrics.jsonl").read_text().splitlines()]
-    assert list(lines[0]) == ["about"]
-    return [{name: value for name, value in line.items() if name != "timing"} for line in lines[1:]]
-
-
-def read_summary(outputs: Path) -> dict[str, object]:
-    return json.loads((outputs / "summary.json").read_text())
-
-
-def stop_at(start_of_line: str, process: subprocess.Popen[str]) -> str:
-    """Send SIGTERM when the job says that; it has to leave with 75 in half a minute. What it said after."""
-    assert any(line.startswith(start_of_line) for line in process.stdout)
-    process.send_signal(signal.SIGTERM)
-    said, _ = process.communicate(timeout=30)
-    assert process.returncode == 75, said
-    assert "resume me" in said
-    return said
 
 
 def test_smoke_preset_leaves_all_outputs_and_names_its_data(run_job: RunJob, tmp_path: Path) -> None:
@@ -150,12 +130,21 @@ def test_the_bundle_layout_runs(run_job: RunJob, tmp_path: Path) -> None:
     assert read_summary(tmp_path / "outputs")["metrics"]["loss"] > 1.46
 
 
+def shared_modules(source: str) -> list[str]:
+    """The modules of jobs/shared that a source imports."""
+    several = re.findall(r"^from shared import (.+)$", source, re.MULTILINE)
+    single = re.findall(r"^from shared\.(\w+) import", source, re.MULTILINE)
+    return [name.strip() for names in several for name in names.split(",")] + single
+
+
 def test_job_toml_names_presets_and_modules_that_exist() -> None:
     described = tomllib.loads((JOBS / "svhn_rcnn" / "job.toml").read_text())
-    assert sorted(described["shared"]) == sorted(file.stem for file in (JOBS / "shared").glob("*.py"))
+    sources = [file.read_text() for file in (JOBS / "svhn_rcnn").glob("*.py")]
+    imported = {module for source in sources for module in shared_modules(source)}
+    assert sorted(described["shared"]) == sorted(imported)
+    assert sorted(described["presets"]) == sorted(options.PRESETS)
     for name, preset in described["presets"].items():
         assert preset["args"] == ["--preset", name]
-        assert f'    "{name}": {{' in TRAIN.read_text()
 
 
 def test_a_slice_of_the_real_mnist_is_learned(run_job: RunJob, tmp_path: Path) -> None:
