@@ -214,7 +214,7 @@ def _local_error(error: BotoCoreError, *, region: str, what: str) -> CloudrunErr
 
 
 def _place(region: str, type: str, what: str) -> str:
-    return " ".join([*filter(None, (what or "AWS", type)), "in", region or "any region"])
+    return " ".join(filter(None, (what or "AWS", type, region and f"in {region}")))
 
 
 def _denied(words: str, action: str) -> str:

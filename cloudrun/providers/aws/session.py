@@ -6,6 +6,7 @@ them is kept here. Constructing a Session does no I/O.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 from typing import Any
@@ -90,6 +91,13 @@ class Session:
                 "there are no AWS credentials",
                 hint="run `aws configure`, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
             )
+
+    def fingerprint(self) -> str:
+        """A short name of credentials and endpoint, for what is kept of answers: zones and quotas of one
+        account are not another's. Raises botocore's errors where credentials cannot be had."""
+        found = self._session().get_credentials()
+        who = (found.access_key if found else "", os.environ.get("AWS_ENDPOINT_URL", ""))
+        return hashlib.sha256("\n".join(who).encode()).hexdigest()[:12]
 
     def _session(self) -> Any:
         with self._lock:
