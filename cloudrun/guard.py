@@ -51,15 +51,20 @@ def extended(
     return Guard(issued_at=now, deadline_at=start + timedelta(hours=hours), idle_minutes=idle_minutes)
 
 
-def policy(guard: Guard, release: tuple[str, ...]) -> dict[str, object]:
-    """The guard as the agent reads it (JSON): Unix seconds of this computer's clock, argv of the release."""
-    return {
+def policy(guard: Guard, release: tuple[str, ...], *, notices: str = "") -> dict[str, object]:
+    """The guard as the agent reads it (JSON): Unix seconds of this computer's clock, argv of the release.
+
+    `notices` names the service that announces a preemption on the machine itself: "aws" (EC2's metadata
+    service), "" for none, or for the one that the machine's guard asks already.
+    """
+    said: dict[str, object] = {
         "issued_at": guard.issued_at.timestamp(),
         "deadline_at": guard.deadline_at.timestamp() if guard.deadline_at else None,
         "idle_s": guard.idle_minutes * 60 if guard.idle_minutes is not None else None,
         "keep": guard.keep,
         "release": list(release),
     }
+    return said | ({"notices": notices} if notices else {})
 
 
 def _budget_hours(budget_usd: Decimal, price_per_hour_usd: Decimal | None) -> float:

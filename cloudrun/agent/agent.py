@@ -10,10 +10,16 @@ machine. Everything lives below ~/.cloudrun:
     queue/<number>.<key>    the order in which runs were started
     runs/<key>/             spec.json state.json stop.json env(0600, until started)
                             runner (locked while a runner lives) pid exit log code/ hashes.json
+                            again/ (what a run that was interrupted resumes from)
     guard.json guard.lock   the policy with which the machine ends itself, and who watches it
+    notice.json             the provider takes the machine: nothing starts any more
 
 A killed runner loses nothing: the job writes its own log, a tiny shell around it writes its
 exit code, and the next verb (or the guard) starts another runner, which watches on.
+
+A run that resumes survives the machine's end too, where its disk stays: interrupted by a
+notice to stop or by a machine that went down under it, it is queued again, and the verb
+`boot` (or any other) starts it from its own checkpoint.
 """
 
 import errno
@@ -42,6 +48,11 @@ BLOCK = 256 * 1024  # one read or write of bulk data
 SMALL = 1024 * 1024  # contents up to here are handled in one piece
 HEARTBEAT_S = 5.0  # a third of the silence that the client takes for death
 LOOK_S = 0.5  # how often follow looks at metrics and at the runner
+NOTICE_POLL_S = 2.0  # a notice must be with the job within 5 s
+NOTICE_GRACE_S = 5.0  # at least, between SIGTERM and SIGKILL, however late the notice was seen
+NOTICE_VOID_S = 60.0  # a machine that is still there so long after the announced time was not taken
+METADATA_TIMEOUT_S = 1.0
+SHUTDOWN_S = 120.0  # systemd gives processes 90 s between SIGTERM and the end
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
 SHELLS = ("sh", "dash", "bash", "ash", "busybox", "ksh", "zsh")
@@ -76,11 +87,11 @@ def main(argv):
         "guard": guard,
         "probe": probe,
     }
-    if not argv or argv[0] not in verbs:
-        sys.stderr.write("usage: agent.py %s\n" % "|".join(sorted(verbs)))
+    if not argv or argv[0] not in verbs and argv[:2] != ["boot", "--policy"]:
+        sys.stderr.write("usage: agent.py %s|boot --policy FILE\n" % "|".join(sorted(verbs)))
         return 2
-    if argv[0] == "guard" and argv[1:2] == ["--policy"]:
-        arm(load_json(argv[2]), None)  # from the boot payload, nobody listens
+    if argv[0] in ("boot", "guard") and argv[1:2] == ["--policy"]:
+        (boot if argv[0] == "boot" else arm)(load_json(argv[2]), None)  # the boot payload's: nobody listens
         return 0
     os.makedirs(BASE, exist_ok=True)
     try:
@@ -304,11 +315,12 @@ def start():
 def enter_queue(key, folder, request):
     if not os.path.exists(path_of("bundles", request["bundle"] + ".json")):
         raise Failure("no-bundle", "the bundle %s is not on this machine" % request["bundle"][:12])
-    if not is_safe(request["outputs"]) or not request["command"]:
+    if not all(map(is_safe, (request["outputs"], request["resume"] or "none"))) or not request["command"]:
         raise Failure("request", "no command, or an outputs folder outside the job's")
     numbers = [number for number, _ in queue_entries()]
     names = ("key", "bundle", "command", "outputs", "max_seconds", "grace_s", "resume_from", "labels")
     spec = dict((name, request[name]) for name in names)
+    spec["resume"] = "" if request["secrets"] else request["resume"]  # secrets do not outlive the start
     spec["devices"] = choose_devices(request["gpus"])
     spec["umask"] = DEFAULT_UMASK
     save_json(os.path.join(folder, "env"), job_environment(spec, request["env"], folder))
@@ -380,8 +392,11 @@ def predecessors(key):
 
 
 def revive(key):
-    """Leave a runner behind for a run that has not ended and has none. True when it did."""
-    if load_state(key)["state"] in ("ended", "absent"):
+    """Leave a runner behind for a run that has not ended, may go on and has none. True when it did."""
+    state = load_state(key)
+    if state["state"] in ("ended", "absent"):
+        return False
+    if state["state"] == "queued" and is_held(state) and not wanted_stop(run_dir(key), state):
         return False
     lock = os.open(os.path.join(run_dir(key), "runner"), os.O_RDWR | os.O_CREAT, 0o600)
     taken = try_lock(lock)
@@ -392,58 +407,123 @@ def revive(key):
 
 
 def run(key, lock):
-    """The runner: wait for the turn, start the job, watch it, write down how it ended."""
+    """The runner of a run, until it has ended or must wait for the machine to come back."""
     os.ftruncate(lock, 0)
     os.write(lock, b"%d" % os.getpid())
     WAKE.listen()
-    folder = run_dir(key)
-    spec = load_json(os.path.join(folder, "spec.json"))
+    spec = load_json(os.path.join(run_dir(key), "spec.json"))
+    while spec is not None and run_once(key, run_dir(key), spec):
+        pass
+
+
+def run_once(key, folder, spec):
+    """Wait for the turn, start the job, watch it, write down how it ended. True: it starts again at once."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     state = load_state(key)
-    if state["state"] == "ended" or spec is None:
-        return
+    if state["state"] == "ended":
+        return False
     if state["state"] == "running" and not read_number(os.path.join(folder, "pid")):
         state["state"] = "queued"  # the last runner died on the very step from one to the other
     try:
         if state["state"] == "queued":
             lay_out(load_json(path_of("bundles", spec["bundle"] + ".json")) or [], folder + "/code", spec["bundle"])
-            if not wait_turn(key, folder):
-                finish(folder, state, None, load_json(os.path.join(folder, "stop.json"))["reason"])
-                return
+            if not wait_turn(key, folder, state):
+                request = wanted_stop(folder, state)
+                if request:
+                    finish(folder, state, None, request["reason"])
+                return False
             launch(folder, spec, state)
     except (Failure, OSError) as error:
         full = getattr(error, "errno", None) in FULL
         message = "the machine's disk is full" if full else str(error)
         finish(folder, state, None, "cannot-start", message)
-        return
-    forget(os.path.join(folder, "env"))
+        return False
+    if not spec.get("resume"):
+        forget(os.path.join(folder, "env"))
+    WAKE.outlive_sigterm()
     watch(folder, spec, state)
     end_stragglers(folder, state, min(spec["grace_s"], 5.0) if not state.get("reason") else spec["grace_s"])
     code = read_number(os.path.join(folder, "exit"))
-    finish(folder, state, code, state.get("reason", ""))
+    request = wanted_stop(folder, state)
+    if not goes_on(folder, spec, state, code, request):
+        finish(folder, state, code, state.get("reason") or (request["reason"] if request and code is None else ""))
+        return False
+    requeue(folder, state, request)
+    return not is_held(state)
 
 
-def wait_turn(key, folder):
-    """Sleep until all predecessors have ended; False when this run was stopped first.
+def wait_turn(key, folder, state):
+    """Sleep until all predecessors have ended; False when this run was stopped or held first.
 
     A runner holds a lock for life, so waiting for a shared one is waiting without polling. The
     lock falls too when a runner is killed: then its run is not over, and it gets a new runner.
     """
+
+    def is_off():
+        return is_held(state) or wanted_stop(folder, state)
+
     for other in predecessors(key):
         while load_state(other)["state"] not in ("ended", "absent"):
             try:
-                if not WAKE.lock_shared(os.path.join(run_dir(other), "runner"), os.path.join(folder, "stop.json")):
+                if not WAKE.lock_shared(os.path.join(run_dir(other), "runner"), is_off):
                     return False
             except Poked:
                 continue
             if load_state(other)["state"] != "ended" and not revive(other):
                 time.sleep(0.05)
-    return not os.path.exists(os.path.join(folder, "stop.json"))
+    return not is_off()
+
+
+def wanted_stop(folder, state):
+    """The newest request to stop, unless it is the one after which the run was queued again."""
+    request = load_json(os.path.join(folder, "stop.json"))
+    return request if request and request.get("at") != state.get("heeded", 0) else None
+
+
+def is_held(state):
+    """Nothing starts on a machine that its provider takes, or that is just shutting down."""
+    notice, down = load_json(path_of("notice.json")), state.get("down")
+    if notice and notice["boot"] == CLOCK.boot_id:
+        return True
+    return bool(down) and down[2] == CLOCK.boot_id and CLOCK.now() - down[1] < SHUTDOWN_S
+
+
+def goes_on(folder, spec, state, code, request):
+    """Whether a run whose job is gone is not over: it was interrupted from outside, and it resumes."""
+    if not spec.get("resume") or code == 0 or not os.path.exists(os.path.join(folder, "env")):
+        return False
+    if request and request["reason"] != "preempted":
+        if state.get("reason") == "preempted":
+            state["reason"] = request["reason"]  # cancelled in its last moments
+        return False
+    if state.get("reason"):
+        return state["reason"] == "preempted" and state.get("again", False)
+    down = WAKE.sigterm_at is not None and CLOCK.now() - WAKE.sigterm_at < SHUTDOWN_S
+    if down:
+        state["down"] = CLOCK.stamp()
+    cut = down or state.get("cut", False) or state["started"][2] != CLOCK.boot_id
+    return cut and (code is None or code == 75 or code > 128)
+
+
+def requeue(folder, state, request):
+    """Back into the queue, of which it never left its place: the next start resumes."""
+    files = [os.path.join(folder, name) for name in ("exit", "log", "state.json")]
+    last_sign = max(os.stat(path).st_mtime for path in files if os.path.exists(path))
+    state["used_s"] = state.get("used_s", 0.0) + max(0.0, last_sign - state["started"][0])
+    for name in ("runner", "pid", "ticks", "started", "reason", "kill_at", "again", "cut"):
+        state.pop(name, None)
+    state.update(state="queued", resumes=state.get("resumes", 0) + 1)
+    state["heeded"] = request["at"] if request else state.get("heeded", 0)
+    state["message"] = "interrupted: it goes on from its checkpoint when the machine is back"
+    save_state(folder, state)
 
 
 # $0 is the run's folder. The inner shell becomes the command, under a process id that is known;
 # the outer one outlives it, and keeps its own remarks ("Terminated") out of the log. Both files exist
 # already, so that a full disk cannot keep them empty.
+# SIGTERM to all processes, as at a shutdown, does not end the outer one either.
 WRAPPER = """exec 3>&2 2>/dev/null
+trap : TERM
 /bin/sh -c 'exec 2>&3 3>&-; echo $$ 1<>"$0/pid"; exec "$@"' "$0" "$@"
 echo $? 1<>"$0/exit"
 """
@@ -457,6 +537,8 @@ def launch(folder, spec, state):
         raise Failure("cannot-start", "the environment of the run is gone")
     if not find_command(spec["command"][0], env.get("PATH", os.defpath), code):
         raise Failure("cannot-start", "command not found on the machine: %s" % spec["command"][0])
+    if state.get("resumes"):
+        env["CLOUDRUN_RESUME_FROM"] = own_checkpoint(folder, spec) or env.get("CLOUDRUN_RESUME_FROM", "")
     os.makedirs(to_bytes(os.path.join(code, spec["outputs"])), exist_ok=True)
     if env["CLOUDRUN_DATA_DIR"] == path_of("data"):
         os.makedirs(path_of("data"), exist_ok=True)
@@ -469,9 +551,38 @@ def launch(folder, spec, state):
         become_job(folder, spec, env, gate, opener)
     os.close(gate)
     state.update(state="running", runner=os.getpid(), pid=pid, ticks=start_ticks(pid), started=CLOCK.stamp())
+    state["message"] = ""
+    state.pop("down", None)
     save_state(folder, state)
     os.write(opener, b"1")
     os.close(opener)
+    if spec.get("resume") and not os.fork():
+        os.sync()  # so that there is a run to resume if the machine loses its power now
+        os._exit(0)
+
+
+def own_checkpoint(folder, spec):
+    """A copy of the checkpoint in the run's own outputs, by hard links: jobs replace such files as a whole.
+    The copy before it where there is no new one, "" where there is none at all."""
+    import shutil
+
+    source = to_bytes(os.path.join(folder, "code", spec["outputs"], spec["resume"]))
+    target = os.path.join(folder, "again")
+    if os.path.isdir(source) and os.listdir(source):
+        remove_tree(target + ".new")
+        shutil.copytree(source, os.fsencode(target + ".new"), symlinks=True, copy_function=link_or_copy)
+        remove_tree(target)
+        os.rename(target + ".new", target)
+    return target if os.path.isdir(target) else ""
+
+
+def link_or_copy(source, target):
+    import shutil
+
+    try:
+        os.link(source, target)
+    except OSError:  # the outputs are on another disk
+        shutil.copy2(source, target)
 
 
 def become_job(folder, spec, env, gate, opener):
@@ -499,6 +610,7 @@ def become_job(folder, spec, env, gate, opener):
 def watch(folder, spec, state):
     """Until the command has ended: its time limit, requests to stop, SIGTERM, then SIGKILL."""
     started = state["started"][1] if state["started"][2] == CLOCK.boot_id else CLOCK.now()
+    started -= state.get("used_s", 0.0)  # before it was interrupted
     kill_at = state.get("kill_at")
     half_at = None
     while not command_ended(folder, state):
@@ -506,12 +618,14 @@ def watch(folder, spec, state):
             kill_session(state, signal.SIGKILL)  # the machine was wiped under us: nothing may run unaccounted
             sys.exit("the folder of the run is gone")
         now = CLOCK.now()
-        request = load_json(os.path.join(folder, "stop.json"))
+        request = wanted_stop(folder, state)
         if request is None and spec["max_seconds"] is not None and now >= started + spec["max_seconds"]:
             request = {"reason": "timed-out", "grace_s": spec["grace_s"]}
         if request and kill_at is None:
             kill_at = now + request["grace_s"]
-            state.update(reason=request["reason"], kill_at=kill_at)
+            state.update(reason=request["reason"], kill_at=kill_at, again=request.get("again", False))
+            if request.get("notice"):
+                state["notice"] = request["notice"]
             save_state(folder, state)
             terminate(folder, state, shells=False)
             half_at = now + request["grace_s"] / 2.0
@@ -599,6 +713,9 @@ def finish(folder, state, code, reason, message=""):
     elif not reason and code is not None and code > 128:
         message = "ended by signal %d%s" % (code - 128, " (often: out of memory)" if code == 137 else "")
         reason = "killed" if code == 137 else ""
+    if reason == "preempted":
+        reason = reason if code != 0 else ""  # it was done just in time
+        message = "%(action)s, announced for %(time)s" % state["notice"] if "notice" in state else message
     forget(os.path.join(folder, "env"))
     state.update(state="ended", exit_code=code, reason=reason, message=message, ended=end_stamp(folder, state))
     save_state(folder, state)
@@ -652,8 +769,9 @@ def stop():
     reply(settled_status(key))
 
 
-def request_stop(key, reason, grace_s):
-    save_json(os.path.join(run_dir(key), "stop.json"), {"reason": reason, "grace_s": grace_s})
+def request_stop(key, reason, grace_s, **more):
+    request = dict(more, reason=reason, grace_s=grace_s, at=CLOCK.now())
+    save_json(os.path.join(run_dir(key), "stop.json"), request)
     if not revive(key):
         kill(read_number(os.path.join(run_dir(key), "runner")), signal.SIGUSR1)
 
@@ -917,16 +1035,62 @@ def guard():
     reply({})
 
 
+def boot(policy, _):
+    """At every start of the machine, from its boot payload: the guard first, then the runs that its end cut.
+
+    A policy that came over SSH since the payload was written is newer, and stays.
+    """
+    os.makedirs(BASE, exist_ok=True)
+    forget(path_of("notice.json"))
+    known = load_guard()
+    if known and (known.get("payload") == policy or known["policy"]["issued_at"] > policy["issued_at"]):
+        save_json(path_of("guard.json"), dict(known, payload=policy, armed=CLOCK.stamp()))
+        leave_guard()
+    else:
+        arm(policy, None)
+    move_in()
+    for key in sorted(os.listdir(path_of("runs"))) if os.path.isdir(path_of("runs")) else []:
+        try:
+            take_up(key)
+        except (Failure, OSError, ValueError, KeyError) as error:
+            sys.stderr.write("%s: %s\n" % (key, error))  # the others go on
+
+
+def move_in():
+    """Put this file where a client looks for it, which then need not push it."""
+    place = path_of(VERSION)
+    if not os.path.exists(place):
+        import shutil
+
+        shutil.copyfile(__file__, place + ".new")
+        os.rename(place + ".new", place)
+
+
+def take_up(key):
+    """A run that was running, and of which nothing is alive, was cut by the end of the machine."""
+    lock = os.open(os.path.join(run_dir(key), "runner"), os.O_RDWR | os.O_CREAT, 0o600)
+    if try_lock(lock):
+        state = load_state(key)
+        if state["state"] == "running" and not session_of(state):
+            save_state(run_dir(key), dict(state, cut=True))
+    os.close(lock)
+    revive(key)
+
+
 def arm(policy, home_now):
     """Write the policy down with what home's clock said when it came, and start or tell the guard.
 
     A policy from the boot payload says only when it was issued. A machine's clock that is behind
     that, or more than ten minutes (a slow boot) ahead, is wrong: then it was issued just now.
-    The same policy read again, after a restart, keeps the first reading.
+    The same policy read again, after a restart, keeps the first reading. Who announces that the
+    machine will be taken never changes, so a policy that does not say leaves that as it was.
     """
     os.makedirs(BASE, exist_ok=True)
-    old = load_json(path_of("guard.json")) or {}
+    old = load_guard() or {}
+    if not policy.get("notices") and old.get("policy", {}).get("notices"):
+        policy = dict(policy, notices=old["policy"]["notices"])
     record = {"policy": policy, "armed": CLOCK.stamp(), "address": ssh_address(policy) or old.get("address")}
+    record["payload"] = policy if home_now is None else old.get("payload")
     if home_now is None and old.get("policy") == policy:
         record["home"], record["stamp"] = old["home"], old["stamp"]
     else:
@@ -937,12 +1101,20 @@ def arm(policy, home_now):
     leave_guard()
 
 
+def load_guard():
+    """The guard's record; None where there is none, or a machine that lost power has damaged it."""
+    try:
+        return load_json(path_of("guard.json"))
+    except ValueError:
+        return None
+
+
 def revive_guard():
     """Replace a guard that was killed; one that went home had no policy left to keep.
 
     A guard armed by the boot payload did not know the address of the SSH server: now it shows.
     """
-    record = load_json(path_of("guard.json"))
+    record = load_guard()
     if record and not record["address"] and ssh_address({}):
         save_json(path_of("guard.json"), dict(record, address=ssh_address({})))
     if os.path.exists(path_of("guard.lock")):
@@ -984,23 +1156,34 @@ def run_guard(lock):
     os.write(lock, to_bytes("%d %s" % (os.getpid(), VERSION)))
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     WAKE.listen()
-    active_at = CLOCK.now()
+    active_at, look_at = CLOCK.now(), 0.0
+    source, source_name = None, ""
     while True:
         record = load_json(path_of("guard.json"))
         policy = record["policy"]
         idle_s, deadline = policy.get("idle_s"), policy.get("deadline_at")
-        if policy.get("keep") or (idle_s is None and deadline is None):
+        if policy.get("keep"):
+            idle_s = deadline = None
+        if policy.get("notices", "") != source_name:
+            source_name = policy.get("notices", "")
+            source = SOURCES[source_name]() if source_name in SOURCES else None
+        if idle_s is None and deadline is None and source is None:
             os.ftruncate(lock, 0)
             return
+        left = [15.0]
+        if source is not None:
+            heed(source)
+            left.append(NOTICE_POLL_S)
         now = CLOCK.now()
         if record["armed"][2] == CLOCK.boot_id:
             active_at = max(active_at, record["armed"][1])
-        left = [15.0]
         if deadline is not None:
             left.append(deadline - home_time(record))
         if idle_s is not None:
-            active_at = now if is_busy(record.get("address")) else active_at
-            left += [active_at + idle_s - now, max(0.1, idle_s / 10.0)]
+            if now >= look_at or now >= active_at + idle_s:
+                active_at = now if is_busy(record.get("address")) else active_at
+                look_at = now + min(15.0, max(0.1, idle_s / 10.0))
+            left += [active_at + idle_s - now, max(0.1, look_at - now)]
         if min(left) > 0:
             WAKE.wait(min(left))
         elif end_machine(policy, "deadline" if deadline is not None and deadline <= home_time(record) else "idle"):
@@ -1073,6 +1256,101 @@ def end_machine(policy, reason):
         except OSError as error:
             sys.stderr.write("%s\n" % error)
         WAKE.wait(30.0)
+
+
+# --- notices: the provider takes the machine ---------------------------------------------
+
+
+def heed(source):
+    """Tell the runs of a notice, at most once each; let them go on when it is no longer there.
+
+    With the actions stop and hibernate the disk stays, so a run that resumes is queued for the
+    machine's return, and one that was queued stays so. Whatever goes wrong here, the guard lives on.
+    """
+    try:
+        notice = source.poll()
+        old = load_json(path_of("notice.json"))
+        if notice is None or notice["left_s"] < -NOTICE_VOID_S:
+            if old:
+                forget(path_of("notice.json"))
+                for _, key in queue_entries():
+                    revive(key)
+            return
+        told = {"action": notice["action"], "time": notice["time"]}
+        if old != dict(told, boot=CLOCK.boot_id):
+            save_json(path_of("notice.json"), dict(told, boot=CLOCK.boot_id))
+            sys.stderr.write("notice: %(action)s at %(time)s\n" % told)
+        stays = notice["action"] in ("stop", "hibernate")
+        for _, key in queue_entries():
+            state = load_state(key)
+            if state.get("reason") or wanted_stop(run_dir(key), state) or (stays and state["state"] == "queued"):
+                continue
+            grace_s = max(notice["left_s"], NOTICE_GRACE_S)
+            request_stop(key, "preempted", grace_s, again=stays, notice=told)
+    except Exception as error:
+        if repr(error) != source.complaint:
+            source.complaint = repr(error)
+            sys.stderr.write("notices: %r\n" % error)
+            sys.stderr.flush()
+
+
+class AwsNotices:
+    """Spot interruption notices by EC2's metadata service, version 2 (EC2 user guide, "Spot Instance interruption
+    notices" and "Use IMDSv2", 2026-03): 404 until there is one, two minutes before the machine goes."""
+
+    def __init__(self):
+        from urllib.parse import urlsplit
+
+        where = os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT") or "http://169.254.169.254"
+        self.place = urlsplit(where)
+        self.token = ""
+        self.complaint = ""
+
+    def poll(self):
+        """{action, time, left_s}, None where nothing is announced. Raises whatever the service does wrong."""
+        status, now, body = 401, 0.0, b""
+        for _ in range(2):
+            if not self.token:
+                ttl = {"X-aws-ec2-metadata-token-ttl-seconds": "21600"}  # the longest there is
+                status, now, body = self.ask("PUT", "/latest/api/token", ttl)
+                if status != 200:
+                    raise Failure("metadata", "no token: status %d" % status)
+                self.token = body.decode("ascii").strip()
+            token = {"X-aws-ec2-metadata-token": self.token}
+            status, now, body = self.ask("GET", "/latest/meta-data/spot/instance-action", token)
+            if status != 401:
+                break
+            self.token = ""  # it has run out
+        if status == 404:
+            return None
+        if status != 200:
+            raise Failure("metadata", "no answer on notices: status %d" % status)
+        said = json.loads(body.decode("utf-8"))
+        return {"action": str(said["action"]), "time": str(said["time"]), "left_s": utc(said["time"]) - now}
+
+    def ask(self, method, path, headers):
+        """(status, the service's own clock, body). Neither a proxy nor a redirect is asked."""
+        import http.client
+        from email.utils import mktime_tz, parsedate_tz
+
+        asked = http.client.HTTPConnection(self.place.hostname, self.place.port or 80, timeout=METADATA_TIMEOUT_S)
+        try:
+            asked.request(method, self.place.path.rstrip("/") + path, headers=headers)
+            answer = asked.getresponse()
+            date = parsedate_tz(answer.getheader("Date", ""))
+            return answer.status, mktime_tz(date) if date else time.time(), answer.read(65536)
+        finally:
+            asked.close()
+
+
+def utc(text):
+    """Unix seconds of a time like 2017-09-18T08:22:00Z."""
+    import calendar
+
+    return calendar.timegm(time.strptime(text, "%Y-%m-%dT%H:%M:%SZ"))
+
+
+SOURCES = {"aws": AwsNotices}
 
 
 # --- probe -------------------------------------------------------------------------------
@@ -1193,11 +1471,13 @@ def load_json(path):
 
 
 def save_json(path, value):
-    """Whole or not at all, for readers and for a crash of this process."""
+    """Whole or not at all, for readers and for a crash of this process or of the machine."""
     temporary = "%s.%d" % (path, os.getpid())
     try:
         with open(temporary, "wb") as file:
             file.write(json.dumps(value).encode("ascii"))
+            file.flush()
+            os.fsync(file.fileno())
         os.rename(temporary, path)
     except OSError:
         forget(temporary)
@@ -1314,6 +1594,7 @@ class Wake:
         self.raising = False
         self.told_of_end = False
         self.process = None
+        self.sigterm_at = None
 
     def listen(self):
         self.reader, writer = os.pipe()
@@ -1326,6 +1607,14 @@ class Wake:
     def _poke(self, *_):
         if self.raising:
             raise Poked()
+
+    def outlive_sigterm(self):
+        """The machine is being shut down: the job is told too, and somebody has to write down how it ends."""
+        self.sigterm_at = None
+        signal.signal(signal.SIGTERM, self._note_sigterm)
+
+    def _note_sigterm(self, *_):
+        self.sigterm_at = CLOCK.now()
 
     def watch_process(self, pid, ticks):
         """Be told of the end of a process: our child's by SIGCHLD, another's by pidfd where there is one."""
@@ -1352,11 +1641,11 @@ class Wake:
         reap()
 
     def lock_shared(self, path, unless):
-        """Wait for a shared lock on path and let it go. False when the file `unless` is there; Poked may come out."""
+        """Wait for a shared lock on path and let it go. False where unless() says so; Poked may come out."""
         lock = os.open(path, os.O_RDONLY | os.O_CREAT, 0o600)
         try:
             self.raising = True
-            if os.path.exists(unless):
+            if unless():
                 return False
             fcntl.flock(lock, fcntl.LOCK_SH)
             return True
@@ -1433,6 +1722,7 @@ class Clock:
                 self.boot_id = file.read().strip()
         except OSError:
             self.boot_id = ""
+        self.boot_id += ".%d" % start_ticks(1)  # a container keeps its host's id when it starts anew
 
     def now(self):
         try:

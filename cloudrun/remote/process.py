@@ -37,7 +37,8 @@ _LAST = (ProcessState.ENDED, ProcessState.ABSENT)
 @dataclass(frozen=True, slots=True)
 class ProcessSpec:
     """What a machine needs to run one attempt. env may hold secrets: it travels over stdin alone and
-    rests on the machine, readable by its owner only, no longer than until the process has started."""
+    rests on the machine, readable by its owner only, no longer than until the process has started;
+    with `resume` and no `secrets`, until it has ended."""
 
     key: str  # "<run id>.<attempt number>"
     bundle: str  # digest of a pushed bundle
@@ -48,6 +49,10 @@ class ProcessSpec:
     grace_s: float = DEFAULT_GRACE_S  # between SIGTERM and SIGKILL
     gpus: int = 0  # 0 or all of the machine's: all; fewer: CUDA_VISIBLE_DEVICES is set
     resume_from: str = ""  # machine path
+    # Folder below the outputs that the job resumes from; "" = it does not. With it the run goes on by itself
+    # on a machine that was stopped or went down and is back: it was interrupted, exited 75, or was killed.
+    resume: str = ""
+    secrets: tuple[str, ...] = ()  # names in env that may not rest on the disk: then `resume` is not heeded
     labels: Mapping[str, str] = field(default_factory=dict)  # stored readable, for adopt
 
 
@@ -55,7 +60,8 @@ class ProcessSpec:
 class ProcessStatus:
     """What the machine says of a run; times are corrected to this computer's clock.
 
-    reason: "" | timed-out | cancelled | preempted | deadline | idle | killed | cannot-start.
+    reason: "" | timed-out | cancelled | preempted | deadline | idle | killed | cannot-start. It is told with
+    ENDED only: a run that was interrupted and goes on by itself is QUEUED again.
     """
 
     state: ProcessState
@@ -92,7 +98,8 @@ class Metric:
 def start(shell: Shell, spec: ProcessSpec) -> ProcessStatus:
     """Queue the run; it starts when its turn comes. A second call for the same key changes nothing."""
     request = {name: getattr(spec, name) for name in ProcessSpec.__dataclass_fields__}
-    request |= {"env": dict(spec.env), "labels": dict(spec.labels), "command": list(spec.command)}
+    request |= {"env": dict(spec.env), "labels": dict(spec.labels)}
+    request |= {"command": list(spec.command), "secrets": list(spec.secrets)}
     return _status(agentlink.call(shell, "start", request))
 
 
@@ -158,9 +165,12 @@ def read_spec(shell: Shell, key: str) -> Mapping[str, object]:
     return answer
 
 
-def arm_guard(shell: Shell, guard: Guard, release: tuple[str, ...]) -> None:
-    """Replace the machine's policy, and leave a guard process there if none lives."""
-    agentlink.call(shell, "guard", {"policy": policy(guard, release)})
+def arm_guard(shell: Shell, guard: Guard, release: tuple[str, ...], *, notices: str = "") -> None:
+    """Replace the machine's policy, and leave a guard process there if none lives.
+
+    `notices` as in guard.policy: "" keeps what the machine's guard asks already.
+    """
+    agentlink.call(shell, "guard", {"policy": policy(guard, release, notices=notices)})
 
 
 def probe(shell: Shell, frameworks: tuple[str, ...]) -> dict[str, str]:
