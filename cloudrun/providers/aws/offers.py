@@ -7,6 +7,7 @@ complains of them.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ from cloudrun.errors import ConfigError, Credentials, NotFound, ProviderError
 from cloudrun.models import Market, Offer
 from cloudrun.providers.aws.answers import digest, kept, side_by_side
 from cloudrun.providers.aws.errors import mapped
-from cloudrun.providers.aws.prices import SpotPrice, on_demand_prices, placement_scores, spot_prices_now
+from cloudrun.providers.aws.prices import on_demand_prices, placement_scores, spot_prices_now
 from cloudrun.providers.aws.quotas import quota_limits, too_small
 from cloudrun.providers.aws.session import Session
 from cloudrun.providers.base import Need
@@ -42,7 +43,7 @@ class Region:
 
     name: str
     zones: Mapping[str, Sequence[str]] | None = None  # by type
-    spot: Mapping[str, Mapping[str, SpotPrice]] | None = None  # by type and zone
+    spot: Mapping[str, Mapping[str, Decimal | None]] | None = None  # by type and zone
     limits: Mapping[str, float] | None = None  # vCPUs by quota
 
     def zones_of(self, type: str) -> Sequence[str] | None:
@@ -60,13 +61,11 @@ class Prices:
     shipped: Mapping[tuple[str, str, Market], Offer]  # by region and type
     today: date
 
-    def find(
-        self, region: Region, zone: str, type: str, market: Market
-    ) -> tuple[Decimal | None, date | None]:
+    def find(self, region: Region, zone: str, type: str, market: Market) -> Priced:
         """(None, None) where nobody knows."""
         if market is Market.SPOT and zone and region.spot is not None:
             spot = region.spot.get(type, {}).get(zone)
-            return (spot.per_hour_usd, self.today) if spot and spot.per_hour_usd else (None, None)
+            return (spot, self.today) if spot else (None, None)
         by_region, day = self.live.get(type, ({}, self.today))
         if market is Market.ON_DEMAND and region.name in by_region:
             return by_region[region.name], day
@@ -94,7 +93,7 @@ def find_offers(session: Session, need: Need) -> list[Offer]:
     offers = [offer for known in types for offer in _offers_of(known, regions, prices, need)]
     if session.simulated:
         offers = [replace(offer, warning=REHEARSAL) for offer in offers]
-    scores = _scores(session, need.type, offers, regions) if need.type else {}
+    scores = _scores(session, need.type, offers) if need.type else {}
     return sorted(offers, key=partial(_order, scores))
 
 
@@ -118,12 +117,10 @@ def _check_regions(regions: Sequence[str]) -> None:
     unknown = [name for name in regions if name not in _shipped_regions()]
     if not unknown:
         return
-
-    session = boto3.Session()
-    partitions = session.get_available_partitions()
-    known = {
-        name for each in partitions for name in session.get_available_regions("ec2", partition_name=each)
-    }
+    with mapped(region="", what="regions"):
+        boto = boto3.Session()
+        partitions = boto.get_available_partitions()
+        known = {name for each in partitions for name in boto.get_available_regions("ec2", each)}
     for name in unknown:
         if name not in known:
             raise NotFound(f"AWS has no region {name!r}", hint=nearest(name, sorted(known)))
@@ -256,29 +253,14 @@ def _blank(known: InstanceType, region: str, market: Market) -> Offer:
     )
 
 
-def _scores(
-    session: Session, type: str, offers: Sequence[Offer], regions: Sequence[Region]
-) -> dict[str, int]:
+def _scores(session: Session, type: str, offers: Sequence[Offer]) -> dict[str, int]:
     """AWS's placement scores by zone, asked only where zones of a region cost the same."""
-    seen: set[tuple[str, Decimal]] = set()
-    tied: set[str] = set()
-    for offer in offers:
-        if offer.market is Market.SPOT and offer.fits and offer.price_per_hour_usd:
-            place = (offer.region, offer.price_per_hour_usd)
-            tied |= {offer.region} if place in seen else set()
-            seen.add(place)
-    zone_ids = {
-        zone: spot.zone_id
-        for region in regions
-        if region.name in tied
-        for zone, spot in (region.spot or {}).get(type, {}).items()
-        if spot.zone_id
-    }
-    if not zone_ids:
-        return {}
-    with suppress(ProviderError, ConfigError):
-        scores = placement_scores(session, type, sorted(tied))
-        return {zone: scores.get(zone_id, 0) for zone, zone_id in zone_ids.items()}
+    spot = [offer for offer in offers if offer.market is Market.SPOT and offer.fits and offer.zone]
+    prices = Counter((offer.region, offer.price_per_hour_usd) for offer in spot)
+    tied = sorted({region for (region, price), zones in prices.items() if price and zones > 1})
+    if tied:
+        with suppress(ProviderError, ConfigError):
+            return placement_scores(session, type, tied)
     return {}
 
 

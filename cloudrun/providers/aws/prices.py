@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -23,6 +22,7 @@ PRICING_REGION = (
 )
 ON_DEMAND_AGE = timedelta(days=1)
 SPOT_AGE = timedelta(minutes=5)
+ZONES_AGE = timedelta(days=1)
 SCORES_AGE = timedelta(hours=1)  # AWS bounds how many different questions it takes in a day
 LINUX = ("Linux/UNIX", "Linux/UNIX (Amazon VPC)")  # the second in accounts from before 2013-12
 
@@ -35,14 +35,6 @@ _PRODUCT = {
 }
 # Products that the filters above let through and that are something else: local zones, capacity blocks.
 _USUAL = {"locationType": "AWS Region", "marketoption": "OnDemand"}
-
-
-@dataclass(frozen=True, slots=True)
-class SpotPrice:
-    """Spot in one zone. zone_id is the same in every account, "" where AWS does not tell it."""
-
-    per_hour_usd: Decimal | None
-    zone_id: str = ""
 
 
 def on_demand_prices(session: Session, type: str) -> tuple[dict[str, Decimal], date]:
@@ -61,7 +53,9 @@ def on_demand_prices(session: Session, type: str) -> tuple[dict[str, Decimal], d
     return prices, answer.asked_at.date()
 
 
-def spot_prices_now(session: Session, region: str, types: Collection[str]) -> dict[str, dict[str, SpotPrice]]:
+def spot_prices_now(
+    session: Session, region: str, types: Collection[str]
+) -> dict[str, dict[str, Decimal | None]]:
     """The spot prices of all zones of the region, by type and zone. One call in five minutes."""
 
     def ask() -> list[list[str]]:
@@ -72,17 +66,17 @@ def spot_prices_now(session: Session, region: str, types: Collection[str]) -> di
             newest: dict[tuple[str, str], list[str]] = {}
             for row in sorted(rows, key=lambda row: row["Timestamp"]):
                 place = row["InstanceType"], row["AvailabilityZone"]
-                newest[place] = [*place, row["SpotPrice"], row.get("AvailabilityZoneId", "")]
-            return list(newest.values())
+                newest[place] = [*place, row["SpotPrice"]]
+        return list(newest.values())
 
-    found: dict[str, dict[str, SpotPrice]] = {}
-    for name, zone, price, zone_id in kept(session, f"spot-{region}-{digest(types)}", SPOT_AGE, ask).value:
-        found.setdefault(name, {})[zone] = SpotPrice(_price(price), zone_id)
+    found: dict[str, dict[str, Decimal | None]] = {}
+    for name, zone, price in kept(session, f"spot-{region}-{digest(types)}", SPOT_AGE, ask).value:
+        found.setdefault(name, {})[zone] = _price(price)
     return found
 
 
 def placement_scores(session: Session, type: str, regions: Sequence[str]) -> dict[str, int]:
-    """How likely spot is to be had, 1 to 10, by zone id. At most the ten best zones."""
+    """How likely spot is to be had, 1 to 10, by zone; AWS names the ten best zones of all."""
 
     def ask() -> dict[str, int]:
         with mapped(region=session.home_region, type=type, what="spot placement scores of"):
@@ -94,10 +88,11 @@ def placement_scores(session: Session, type: str, regions: Sequence[str]) -> dic
                 RegionNames=list(regions),
             )
         scores = answer["SpotPlacementScores"]
-        return {row["AvailabilityZoneId"]: row["Score"] for row in scores if "AvailabilityZoneId" in row}
+        return {row["AvailabilityZoneId"]: row["Score"] for row in scores}
 
-    found = kept(session, f"scores-{type}-{digest(regions)}", SCORES_AGE, ask).value
-    return {str(zone_id): int(score) for zone_id, score in found.items()}
+    by_id = kept(session, f"scores-{type}-{digest(regions)}", SCORES_AGE, ask).value
+    ids = {zone: zone_id for region in regions for zone, zone_id in _zone_ids(session, region).items()}
+    return {zone: int(by_id[zone_id]) for zone, zone_id in ids.items() if zone_id in by_id}
 
 
 def spot_prices(
@@ -116,6 +111,18 @@ def spot_prices(
     changes = sorted((row["Timestamp"], price) for row in rows if (price := _price(row["SpotPrice"])))
     before = [change for change in changes if change[0] <= since][-1:]
     return before + [change for change in changes if since < change[0] <= until]
+
+
+def _zone_ids(session: Session, region: str) -> dict[str, str]:
+    """Ids by name: names of zones differ by account, ids do not, and scores are told by id."""
+
+    def ask() -> dict[str, str]:
+        with mapped(region=region, what="zones"):
+            answer = session.client("ec2", region).describe_availability_zones()
+        return {zone["ZoneName"]: zone["ZoneId"] for zone in answer["AvailabilityZones"]}
+
+    found: dict[str, str] = kept(session, f"zone-ids-{region}", ZONES_AGE, ask).value
+    return found
 
 
 def _history(
