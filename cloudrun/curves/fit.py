@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 # Words for training and validation in the logs of Keras, PyTorch Lightning, fastai, chainer and nanoGPT.
 _TRAIN = re.compile(r"^(?:train(?:ing)?|trn|main)[ _/.-]+", re.IGNORECASE)
 _VALIDATION = re.compile(r"^(?:val(?:id(?:ation)?)?|dev)[ _/.-]+(?:main[ _/.-]+)?", re.IGNORECASE)
-_WORDS = re.compile(r"[\s]+")
+_WORDS = re.compile(r"\s+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ def metric_name(raw: str) -> str:
 
     "main/loss", "train_loss" and "train loss" are loss; "validation/main/loss", "valid_loss" are val_loss.
     """
-    name = raw.strip()
+    name = "".join(letter if letter.isprintable() else " " for letter in raw).strip()
     kind = ""
     if _VALIDATION.match(name):
         kind, name = "val_", _VALIDATION.sub("", name)
@@ -56,13 +56,13 @@ def metric_name(raw: str) -> str:
     return kind + _WORDS.sub("_", name)
 
 
-def join_fits(fits: Sequence[Fit]) -> Fit:
+def join_fits(fits: Sequence[Fit], title: str) -> Fit:
     """Trainings that continue one another, end to end: each begins where the one before it ended."""
     points: list[Point] = []
     for fit in fits:
         start = points[-1].x if points else 0.0
         points += [replace(point, x=start + point.x) for point in fit.points]
-    return replace(fits[0], points=tuple(points), unfinished=fits[-1].unfinished)
+    return replace(fits[0], title=title, points=tuple(points), unfinished=fits[-1].unfinished)
 
 
 def titled(fits: Iterable[Fit], title: str) -> list[Fit]:

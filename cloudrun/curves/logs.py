@@ -19,14 +19,7 @@ from cloudrun.curves.tables import (
 )
 from cloudrun.errors import UsageError
 
-FORMATS = {
-    "keras": "Keras 1, 2 and 3: Epoch 1/50, then bars or lines",
-    "jsonl": "one JSON object a line, as metrics.jsonl",
-    "logreport": "chainer's LogReport, a JSON list",
-    "csv": "CSV with an epoch or step column: Lightning, Keras' CSVLogger, fastai",
-    "columns": "a printed table, as chainer's PrintReport",
-    "plain": "lines of name: value",
-}
+FORMATS = ("keras", "jsonl", "logreport", "csv", "columns", "plain")
 
 
 def read_fits(text: str, title: str) -> tuple[str, list[Fit]]:
@@ -35,7 +28,7 @@ def read_fits(text: str, title: str) -> tuple[str, list[Fit]]:
     text = text.removeprefix("\ufeff")
     kind, fits = _read(text)
     if not fits:
-        raise UsageError(f"{title}: no curves found", hint=f"it may be: {'; '.join(FORMATS.values())}")
+        raise UsageError(f"{title}: no curves found", hint="cloudrun plot --help says which logs are read")
     return kind, titled(fits, title)
 
 
