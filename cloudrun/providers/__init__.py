@@ -15,6 +15,7 @@ ENTRY_POINTS = "cloudrun.providers"
 PROVIDERS: dict[str, str] = {
     "local": "cloudrun.providers.local:LocalProvider",
     "attached": "cloudrun.providers.attached:AttachedProvider",
+    "aws": "cloudrun.providers.aws:AwsProvider",
 }
 
 

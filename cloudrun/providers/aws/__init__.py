@@ -1,1 +1,110 @@
-"""Amazon EC2 as a provider."""
+"""Amazon EC2 as a provider: one call launches, one describes all, two end them all.
+
+session.py                        the account: regions and clients
+offers.py prices.py quotas.py     what can be had, what it costs, how much of it
+images.py                         the bootable disk of a stack
+launch.py launched.py tags.py     RunInstances, once, whatever kills us meanwhile
+instances.py power.py             states and times; stop, start, terminate
+network.py addresses.py disks.py  the security group, fixed addresses, disks that grow
+leftovers.py                      what stays behind
+errors.py answers.py              refusals in our words; answers kept for a while
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from decimal import Decimal
+
+from cloudrun.config import Settings
+from cloudrun.models import Guard, LaunchSpec, Machine, Market, Offer, Stack
+from cloudrun.providers.aws import disks, images, instances, launch, leftovers, network, offers, power, prices
+from cloudrun.providers.aws.addresses import with_address
+from cloudrun.providers.aws.session import Session
+from cloudrun.providers.base import Leftover, Need
+
+
+class AwsProvider:
+    """Six verbs, Stoppable, SelfRelease, Batch, ResizableDisk, SpotHistory, Firewalled and Leftovers."""
+
+    name = instances.PROVIDER
+
+    def __init__(self, settings: Settings) -> None:
+        self._session = Session(settings)
+
+    def offers(self, need: Need) -> list[Offer]:
+        return offers.find_offers(self._session, need)
+
+    def find_image(self, stack: Stack, region: str) -> str:
+        return images.find_image(self._session, stack, region)
+
+    def launch(self, spec: LaunchSpec) -> Machine:
+        """Two calls in a prepared account. Raises ConnectionLost where the answer was lost on its way:
+        then the machine may be there, and the same launch again tells."""
+        return launch.launch(self._session, spec)[0]
+
+    def describe(self, machine: Machine) -> Machine:
+        return self.describe_many([machine])[0]
+
+    def terminate(self, machine: Machine) -> None:
+        self.terminate_many([machine])
+
+    def list_machines(self) -> list[Machine]:
+        return instances.list_all(self._session)
+
+    # --- Batch ---
+
+    def launch_many(self, spec: LaunchSpec, count: int) -> list[Machine]:
+        return launch.launch(self._session, spec, count)
+
+    def describe_many(self, machines: Sequence[Machine]) -> list[Machine]:
+        seen = instances.describe(self._session, machines)
+        return [with_address(self._session, machine) for machine in seen]
+
+    def terminate_many(self, machines: Sequence[Machine]) -> None:
+        power.terminate(self._session, machines)
+
+    # --- Stoppable ---
+
+    def stop(self, machine: Machine) -> None:
+        """Raises Refused for one-time spot, which EC2 cannot stop."""
+        power.stop(self._session, machine)
+
+    def start(self, machine: Machine) -> Machine:
+        """The machine is PENDING then, at an address not yet known. Raises NoCapacity, also while it is
+        still stopping, and NotFound when it is gone."""
+        return power.start(self._session, machine)
+
+    # --- SelfRelease ---
+
+    def release_command(self, machine: Machine) -> tuple[str, ...]:  # noqa: ARG002  # the same on all
+        """What a shutdown from inside does was said at the launch: see launch.py."""
+        return launch.RELEASE
+
+    def set_guard(self, machine: Machine, guard: Guard) -> None:
+        power.set_guard(self._session, machine, guard)
+
+    def notices(self, machine: Machine) -> str:
+        return self.name if machine.market is Market.SPOT else ""
+
+    # --- ResizableDisk, SpotHistory, Firewalled, Leftovers ---
+
+    def resize_disk(self, machine: Machine, disk_gb: int) -> None:
+        disks.resize_disk(self._session, machine, disk_gb)
+
+    def disk_ready(self, machine: Machine, disk_gb: int) -> bool:
+        return disks.disk_ready(self._session, machine, disk_gb)
+
+    def spot_prices(
+        self, machine: Machine, since: datetime, until: datetime
+    ) -> list[tuple[datetime, Decimal]]:
+        return prices.spot_prices(self._session, machine, since, until)
+
+    def open_access(self, machine: Machine) -> None:
+        network.open_access(self._session, machine)
+
+    def list_leftovers(self) -> list[Leftover]:
+        return leftovers.list_leftovers(self._session)
+
+    def free(self, leftover: Leftover) -> None:
+        leftovers.free(self._session, leftover)

@@ -67,7 +67,7 @@ def describe(session: Session, machines: Sequence[Machine]) -> list[Machine]:
 def by_id(session: Session, region: str, ids: Sequence[str]) -> list[Mapping[str, Any]]:
     """Those of the ids that EC2 knows. As a filter: asked for by id, one that is not visible yet, or
     not any more, would fail them all."""
-    wanted = sorted({id for id in ids if id})
+    wanted = sorted({*filter(None, ids)})
     parts = [wanted[i : i + MOST_FILTER_VALUES] for i in range(0, len(wanted), MOST_FILTER_VALUES)]
     return [each for part in parts for each in _ask(session, region, {"instance-id": part})]
 
@@ -84,7 +84,7 @@ def list_all(session: Session) -> list[Machine]:
     A region that the account may not ask is left out, unless all are. Raises what else goes wrong:
     a machine that is not listed would count as gone.
     """
-    return [machine for found in each_region(session, _list_region) for machine in found]
+    return [machine for found in each_region(session, list_region) for machine in found]
 
 
 def each_region(session: Session, work: Any) -> list[Any]:
@@ -141,7 +141,7 @@ def is_young(machine: Machine) -> bool:
     return machine.launched_at is not None and datetime.now(UTC) - machine.launched_at < YOUNG
 
 
-def _list_region(session: Session, region: str) -> list[Machine]:
+def list_region(session: Session, region: str) -> list[Machine]:
     found = _ask(session, region, {f"tag:{t.OURS}": ["1"], "instance-state-name": LIVE})
     return [machine_of(session.settings, region, each) for each in found]
 

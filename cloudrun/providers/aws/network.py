@@ -17,8 +17,10 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from cloudrun.errors import NotOffered, ProviderError
+from cloudrun.errors import NotFound, NotOffered, ProviderError
+from cloudrun.models import Machine
 from cloudrun.providers.aws.errors import mapped
+from cloudrun.providers.aws.instances import describe, fact
 from cloudrun.providers.aws.session import Session
 from cloudrun.providers.aws.tags import OUR_FILTER, OURS, SHOWN_NAME, owner_of, specifications, tags_of
 
@@ -54,11 +56,14 @@ def find_network(session: Session, region: str, subnet: str = "") -> Network:
     return Network(group=found["GroupId"], subnet=subnet)
 
 
-def open_group(session: Session, region: str, group: str) -> None:
-    """Let this computer's address of now into that group, and its earlier one no more. Idempotent."""
-    with mapped(region=region, what="open SSH"):
-        groups = session.client("ec2", region).describe_security_groups(GroupIds=[group])
-        _let_in(session, region, groups["SecurityGroups"][0])
+def open_access(session: Session, machine: Machine) -> None:
+    """Let this computer's address of now in to the machine, and its earlier one no more. Idempotent."""
+    group = fact(machine, "group") or fact(describe(session, [machine])[0], "group")
+    if not group:
+        raise NotFound(f"the machine {machine.name} is gone", hint="cloudrun machines list --all")
+    with mapped(region=machine.region, what="open SSH"):
+        groups = session.client("ec2", machine.region).describe_security_groups(GroupIds=[group])
+        _let_in(session, machine.region, groups["SecurityGroups"][0])
 
 
 def remove_groups(session: Session, region: str) -> None:

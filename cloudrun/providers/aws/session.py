@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 import boto3
@@ -21,7 +23,18 @@ from cloudrun.errors import ConfigError, Credentials
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 60.0  # RunInstances of fifty machines may take tens of seconds
 READ_ATTEMPTS = 5  # of botocore's standard mode, for throttling (RequestLimitExceeded) and broken lines
+THROTTLED_ATTEMPTS = 6  # of any call that AWS did not look at
+LONGEST_WAIT_S = 8.0
 POOL = 20  # connections a client keeps: regions are asked in parallel, each through its own client
+
+# Refusals before AWS looked at the call (EC2 API reference, request throttling).
+THROTTLED = ("RequestLimitExceeded", "Throttling", "ThrottlingException", "TooManyRequestsException")
+# What was made a moment ago may not be known everywhere yet (EC2 API reference, eventual consistency).
+NOT_YET_THERE = {
+    "AuthorizeSecurityGroupIngress": "InvalidGroup.NotFound",
+    "AssociateAddress": "InvalidAllocationID.NotFound",
+    "CreateTags": "InvalidInstanceID.NotFound",
+}
 
 
 class Session:
@@ -54,8 +67,9 @@ class Session:
         )
 
     def client(self, service: str, region: str, *, retry: bool = True) -> Any:
-        """A client of that service there, made once. With retry=False every call is made once only:
-        for calls that start something, where botocore would hide a lack of capacity (an HTTP 500)."""
+        """A client of that service there, made once. With retry=False only what AWS did not even look at
+        is sent again: for calls that start something, where botocore would hide a lack of capacity, which is
+        an HTTP 500."""
         with self._lock:
             key = (service, region, retry)
             if key not in self._clients:
@@ -66,7 +80,11 @@ class Session:
                     max_pool_connections=POOL,
                     retries={"mode": "standard", "total_max_attempts": attempts},
                 )
-                self._clients[key] = self._session().client(service, region_name=region, config=config)
+                client = self._session().client(service, region_name=region, config=config)
+                client.meta.events.register(
+                    f"needs-retry.{client.meta.service_model.service_id.hyphenize()}", _again_after
+                )
+                self._clients[key] = client
             return self._clients[key]
 
     def regions(self) -> list[str]:
@@ -107,3 +125,15 @@ class Session:
                 except BotoCoreError as error:  # AWS_PROFILE names one that does not exist
                     raise Credentials(f"AWS: {error}", hint="check AWS_PROFILE and ~/.aws/config") from error
             return self._boto
+
+
+def _again_after(
+    response: tuple[Any, Mapping[str, Any]] | None, attempts: int, operation: Any, **_: object
+) -> float | None:
+    """Seconds until the call is sent again, None for never: botocore's hook, asked after each answer."""
+    code = response[1].get("Error", {}).get("Code", "") if response else ""
+    again = code in THROTTLED or code == NOT_YET_THERE.get(operation.name)
+    if not again or attempts >= THROTTLED_ATTEMPTS:
+        return None
+    longest_s: float = min(LONGEST_WAIT_S, 0.5 * 2**attempts)
+    return random.uniform(0.5, 1.0) * longest_s  # noqa: S311  # a pause, no secret

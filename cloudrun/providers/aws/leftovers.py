@@ -1,0 +1,256 @@
+"""What carries our tags and is no machine: disks, addresses, groups, spot requests, snapshots, images.
+
+One call a region tells what there is, one more for each kind that is there.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from cloudrun.catalog.loader import load_billing
+from cloudrun.catalog.prices import HOURS_PER_MONTH
+from cloudrun.errors import ProviderError
+from cloudrun.models import Machine
+from cloudrun.providers.aws import tags as t
+from cloudrun.providers.aws.addresses import free_address
+from cloudrun.providers.aws.errors import mapped
+from cloudrun.providers.aws.instances import PROVIDER, YOUNG, each_region, fact, list_region
+from cloudrun.providers.aws.launched import all_launched, now
+from cloudrun.providers.aws.network import remove_group
+from cloudrun.providers.aws.session import Session
+from cloudrun.providers.base import Leftover
+
+HERE = "here"  # the region of what lies on this computer
+KEYS = "keys"
+OPEN_REQUESTS = (
+    "open",
+    "active",
+    "disabled",
+)  # they may still become a machine (EC2 user guide, spot requests)
+NOT_THERE = "NotFound"  # ends the code of whatever EC2 does not know any more
+IN_USE = ("DependencyViolation", "VolumeInUse", "InvalidSnapshot.InUse")
+
+Described = Mapping[str, Any]
+
+
+def list_leftovers(session: Session) -> list[Leftover]:
+    """Every one in every enabled region, and keys on this computer that open nothing any more."""
+    found: list[tuple[list[Machine], list[Leftover]]] = each_region(session, _region)
+    machines = [machine for there, _ in found for machine in there]
+    return [each for _, there in found for each in there] + _keys(session, machines)
+
+
+def free(session: Session, leftover: Leftover) -> None:
+    """Remove it. Idempotent. Raises ProviderError while something still needs it."""
+    if leftover.kind == KEYS:
+        shutil.rmtree(session.settings.keys_dir / leftover.id, ignore_errors=True)
+        return
+    with mapped(region=leftover.region, what=f"free {leftover.kind} {leftover.id}"):
+        try:
+            _free(session, leftover)
+        except ClientError as error:
+            if not error.response["Error"]["Code"].endswith(NOT_THERE):
+                raise
+
+
+def _free(session: Session, leftover: Leftover) -> None:
+    ec2, id_ = session.client("ec2", leftover.region), leftover.id
+    if leftover.kind == "disk":
+        ec2.delete_volume(VolumeId=id_)
+    elif leftover.kind == "address":
+        free_address(session, leftover.region, id_)
+    elif leftover.kind == "group":
+        if not remove_group(session, leftover.region, id_):
+            raise ProviderError(
+                f"the group {id_} in {leftover.region} is still needed",
+                hint="machines that end need it for a minute more: try again then",
+            )
+    elif leftover.kind == "spot request":
+        ec2.cancel_spot_instance_requests(SpotInstanceRequestIds=[id_])
+    elif leftover.kind == "snapshot":
+        ec2.delete_snapshot(SnapshotId=id_)
+    elif leftover.kind == "image":
+        ec2.deregister_image(ImageId=id_)
+    else:
+        raise ProviderError(f"no way to free {leftover.kind} {id_}", hint="delete it in the AWS console")
+
+
+def _region(session: Session, region: str) -> tuple[list[Machine], list[Leftover]]:
+    """The machines there, and what else is there."""
+    tagged = _tagged(session, region)
+    machines = list_region(session, region) if tagged else []
+    found = [
+        leftover
+        for kind, describe in _KINDS.items()
+        if kind in tagged
+        for leftover in describe(session.client("ec2", region), region, tagged[kind], machines)
+    ]
+    return machines, found
+
+
+def _tagged(session: Session, region: str) -> dict[str, list[str]]:
+    """Ids of everything with our tag, by EC2's name of its kind."""
+    pages = session.client("ec2", region).get_paginator("describe_tags")
+    filters = [{"Name": "key", "Values": [t.OURS]}, {"Name": "value", "Values": ["1"]}]
+    ids: dict[str, list[str]] = {}
+    for page in pages.paginate(Filters=filters):
+        for tag in page["Tags"]:
+            ids.setdefault(tag["ResourceType"], []).append(tag["ResourceId"])
+    return ids
+
+
+def _disks(ec2: Any, region: str, ids: Sequence[str], machines: Sequence[Machine]) -> list[Leftover]:
+    live = {machine.id for machine in machines}
+    answer = ec2.describe_volumes(Filters=_filter("volume-id", ids))
+    return [
+        _leftover(
+            each,
+            region,
+            "disk",
+            each["VolumeId"],
+            price=_disk_price(each["VolumeType"], each["Size"]),
+            in_use=any(a["InstanceId"] in live for a in each.get("Attachments", ())),
+        )
+        for each in answer["Volumes"]
+    ]
+
+
+def _addresses(ec2: Any, region: str, ids: Sequence[str], machines: Sequence[Machine]) -> list[Leftover]:
+    """An address belongs to the machine of its launch, also before that has it."""
+    tokens = {machine.token for machine in machines}
+    hourly = _price("public IPv4 (in use or idle)")
+    answer = ec2.describe_addresses(Filters=_filter("allocation-id", ids))
+    return [
+        _leftover(
+            each,
+            region,
+            "address",
+            each["AllocationId"],
+            price=None if hourly is None else hourly * HOURS_PER_MONTH,
+            in_use=t.tags_of(each).get(t.TOKEN) in tokens,
+        )
+        for each in answer["Addresses"]
+    ]
+
+
+def _groups(ec2: Any, region: str, ids: Sequence[str], machines: Sequence[Machine]) -> list[Leftover]:
+    needed = {fact(machine, "group") for machine in machines}
+    answer = ec2.describe_security_groups(Filters=_filter("group-id", ids))
+    return [
+        _leftover(each, region, "group", each["GroupId"], in_use=each["GroupId"] in needed)
+        for each in answer["SecurityGroups"]
+    ]
+
+
+def _requests(ec2: Any, region: str, ids: Sequence[str], machines: Sequence[Machine]) -> list[Leftover]:
+    """Those that can still cost something."""
+    needed = {fact(machine, "spot-request") for machine in machines}
+    answer = ec2.describe_spot_instance_requests(Filters=_filter("spot-instance-request-id", ids))
+    return [
+        _leftover(each, region, "spot request", id_, in_use=id_ in needed)
+        for each in answer["SpotInstanceRequests"]
+        for id_ in [each["SpotInstanceRequestId"]]
+        if each["State"] in OPEN_REQUESTS
+    ]
+
+
+def _snapshots(
+    ec2: Any,
+    region: str,
+    ids: Sequence[str],
+    machines: Sequence[Machine],  # noqa: ARG001  # one shape for all
+) -> list[Leftover]:
+    """Billed by what is stored, which EC2 does not tell: this is the most that it can be."""
+    monthly = _price("snapshot")
+    answer = ec2.describe_snapshots(OwnerIds=["self"], Filters=_filter("snapshot-id", ids))
+    return [
+        _leftover(
+            each,
+            region,
+            "snapshot",
+            each["SnapshotId"],
+            price=None if monthly is None else monthly * each["VolumeSize"],
+        )
+        for each in answer["Snapshots"]
+    ]
+
+
+def _images(
+    ec2: Any,
+    region: str,
+    ids: Sequence[str],
+    machines: Sequence[Machine],  # noqa: ARG001  # one shape for all
+) -> list[Leftover]:
+    """Free of charge themselves; their snapshots are not."""
+    answer = ec2.describe_images(Owners=["self"], Filters=_filter("image-id", ids))
+    return [_leftover(each, region, "image", each["ImageId"]) for each in answer["Images"]]
+
+
+_KINDS: Mapping[str, Callable[[Any, str, Sequence[str], Sequence[Machine]], list[Leftover]]] = {
+    "volume": _disks,
+    "elastic-ip": _addresses,
+    "security-group": _groups,
+    "spot-instances-request": _requests,
+    "snapshot": _snapshots,
+    "image": _images,
+}
+
+
+def _keys(session: Session, machines: Sequence[Machine]) -> list[Leftover]:
+    """Keys of launches whose machines are gone. A launch of the last minutes may be under way."""
+    tokens = {machine.token for machine in machines}
+    return [
+        Leftover(
+            provider=PROVIDER,
+            region=HERE,
+            kind=KEYS,
+            id=folder.name,
+            name=str(folder),
+            machine=folder.name.removeprefix("."),
+            in_use=known.token in tokens or now() - known.asked_at < YOUNG,
+        )
+        for folder, known in all_launched(session.settings)
+        if known.token not in tokens
+    ]
+
+
+def _leftover(
+    described: Described,
+    region: str,
+    kind: str,
+    id_: str,
+    *,
+    price: Decimal | None = Decimal(0),
+    in_use: bool = False,
+) -> Leftover:
+    tags = t.tags_of(described)
+    return Leftover(
+        provider=PROVIDER,
+        region=region,
+        kind=kind,
+        id=id_,
+        name=tags.get(t.SHOWN_NAME, ""),
+        machine=tags.get(t.NAME, ""),
+        price_per_month_usd=price,
+        in_use=in_use,
+    )
+
+
+def _filter(name: str, values: Sequence[str]) -> list[dict[str, Any]]:
+    return [{"Name": name, "Values": list(values)}]
+
+
+def _disk_price(kind: str, size_gb: int) -> Decimal | None:
+    monthly = _price(f"disk {kind}")
+    return None if monthly is None else monthly * size_gb
+
+
+def _price(what: str) -> Decimal | None:
+    """Today's price of billing.csv; one region's stands for all. None where it is not known."""
+    rules = [rule for rule in load_billing() if (rule.provider, rule.what) == (PROVIDER, what)]
+    return next((rule.price_usd for rule in rules if rule.valid_to is None), None)
