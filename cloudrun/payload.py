@@ -75,31 +75,39 @@ def agent_name() -> str:
 
 
 def stripped(source: str) -> str:
-    """Python source without comments, docstrings and empty lines, indented by one blank a level.
+    """Python source without comments, docstrings, empty lines and optional blanks; one blank a level.
 
     The syntax stays as it was: for an old Python, code of a new one's unparser would not do.
     """
+    tokens = [
+        token
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
+        if token.type not in (tokenize.COMMENT, tokenize.NL, tokenize.ENDMARKER)
+    ]
     lines: list[str] = []
-    line, depth, at_start, row, column = "", 0, True, 0, 0
-    tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
-    for token, after in zip(tokens, [*tokens[1:], tokens[-1]], strict=True):
-        kind = token.type
-        if kind in (tokenize.INDENT, tokenize.DEDENT):
-            depth += 1 if kind == tokenize.INDENT else -1
-        elif kind == tokenize.NEWLINE:
-            lines.append(line)
-            line, at_start = "", True
-        elif kind in (tokenize.COMMENT, tokenize.NL, tokenize.ENDMARKER):
-            continue
-        elif kind == tokenize.STRING and at_start and after.type == tokenize.NEWLINE:
-            line = " " * depth + "0"  # a docstring may be all that a class or function has
+    line, depth = "", 0
+    for index, token in enumerate(tokens):
+        if token.type in (tokenize.INDENT, tokenize.DEDENT):
+            depth += 1 if token.type == tokenize.INDENT else -1
+        elif token.type == tokenize.NEWLINE:
+            lines += [line] if line else []
+            line = ""
+        elif not line and _is_statement(tokens, index):
+            alone = index + 2 < len(tokens) and tokens[index + 2].type == tokenize.DEDENT
+            line = " " * depth + "0" if alone else ""  # a docstring may be all that a class or function has
+        elif not line:
+            line = " " * depth + token.string
         else:
-            apart = not at_start and (token.start[0], token.start[1]) != (row, column)
-            line += " " * depth if at_start else " " * apart
-            line += token.string
-            at_start = False
-        row, column = token.end
+            line += " " * (token.type in _WORDS and tokens[index - 1].type in _WORDS) + token.string
     return "\n".join(lines) + "\n"
+
+
+_WORDS = (tokenize.NAME, tokenize.NUMBER, tokenize.STRING)
+
+
+def _is_statement(tokens: list[tokenize.TokenInfo], index: int) -> bool:
+    """Whether a string is a statement of its own: a docstring, or as good as a comment."""
+    return tokens[index].type == tokenize.STRING and tokens[index + 1].type == tokenize.NEWLINE
 
 
 def _file(path: str, content: str, permissions: str) -> dict[str, str]:

@@ -138,12 +138,17 @@ def test_stripping_changes_no_meaning() -> None:
 
 
 def meaning(source: str) -> str:
-    """The syntax tree without strings that are statements: docstrings and nothing else."""
+    """The syntax tree without constants that are statements: docstrings and what stands in for them."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            node.value = ast.Constant(0)
+        for name in ("body", "orelse", "finalbody"):
+            if isinstance(statements := getattr(node, name, None), list):
+                setattr(node, name, [one for one in statements if not is_constant(one)])
     return ast.dump(tree)
+
+
+def is_constant(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
 
 
 # --- the boot script ---------------------------------------------------------------------
