@@ -1,71 +1,97 @@
-"""Machines of the rehearsal cloud: what a cloud says to make one, and the two ways of making it.
+"""The maker of a rehearsal's machines, in one of two kinds.
 
-`namespace` (root only): Linux namespaces on a disk of its own, with OpenSSH's sshd; see namespace.py.
+`namespace` (root on Linux): namespaces on a disk of their own, with OpenSSH's sshd; see namespace.py.
 `embedded` (anyone): the SSH server behind `local` on a loopback address; see embedded.py.
 
-A machine protects from accidents, not from the code that it runs: root inside is root of this computer,
-with fewer rights, and an embedded machine is the user who started it.
+A machine protects from accidents, not from the code that it runs: root in a namespace machine is root of
+this computer with fewer rights, and an embedded one is the user who started it.
 """
 
 from __future__ import annotations
 
 import fcntl
-import os
 import re
 import shutil
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
-from cloudrun.errors import MachineError, NotFound, UsageError
+from cloudrun.errors import MachineError, UsageError
+from cloudrun.sim import disk, embedded, namespace
+from cloudrun.sim.spec import MachineSpec, OnOff, Respond, SimMachine
 
-Respond = Callable[[str, str, Mapping[str, str]], tuple[int, bytes]]
-"""Method, path with query, headers with lower-case names -> HTTP status and body. Called from any thread."""
+__all__ = ["MachineHost", "MachineSpec", "OnOff", "Respond", "SimMachine"]
 
-OnOff = Callable[[str], None]
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")  # it names a folder and stands in mount options
 
 
-@dataclass(frozen=True, slots=True)
-class MachineSpec:
-    """What a cloud decides about a machine before it boots for the first time."""
-
-    id: str  # the cloud's id, names the folder
-    host: str  # the loopback address, 127.x.y.z, where its SSH server answers
-    hostname: str
-    user: str  # the image's login user
-    user_data: bytes  # as the cloud got it: cloud-config or a script, gzipped or plain
-    disk_gb: int
-    respond: Respond  # its metadata service
+_MAKERS: dict[str, Callable[..., SimMachine]] = {
+    "namespace": namespace.NamespaceMachine,
+    "embedded": embedded.EmbeddedMachine,
+}
 
 
-class SimMachine(Protocol):
-    """One machine. Every method may be called from any thread and blocks; none is called under another."""
+class MachineHost:
+    """Makes machines, each in a folder of its own below `folder`, which is this host's alone.
 
-    @property
-    def running(self) -> bool: ...
+    What an earlier host of that folder left when it was killed is removed first. kind "" is the best that
+    works here. Raises UsageError where that folder has a host already, or that kind cannot be had here."""
 
-    def boot(self) -> None:
-        """Switch it on: SSH answers when this returns (< 2 s). The first boot does all that the user data
-        says, every boot its bootcmd and per-boot scripts; scripts that take longer go on behind it.
-        Nothing when it runs already. Raises BootFailed."""
-        ...
+    def __init__(self, folder: Path, *, ssh_port: int, kind: str = "") -> None:
+        self._folder = folder.resolve()
+        self._port = ssh_port
+        self.kind = _choose(kind)
+        self._machines: dict[str, SimMachine] = {}
+        self._lock = threading.Lock()
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._claim = (self._folder / ".lock").open("w")
+        try:
+            fcntl.flock(self._claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._claim.close()
+            raise UsageError(
+                f"the machines in {self._folder} have a host already",
+                hint="end that one, or use another folder",
+            ) from error
+        self._sweep()
 
-    def power_off(self, *, grace_s: float = 0) -> None:
-        """Switch it off from outside: SIGTERM, grace_s, SIGKILL. The disk stays. Idempotent."""
-        ...
+    def create(self, spec: MachineSpec, *, on_off: OnOff) -> SimMachine:
+        """A machine that is off. Raises MachineError where one of that id exists."""
+        if not ID.fullmatch(spec.id):
+            raise MachineError(f"{spec.id!r} cannot name a machine", hint="use letters, digits, . _ -")
+        with self._lock:
+            if spec.id in self._machines:
+                raise MachineError(f"{spec.id} exists already", hint="destroy it first")
+            make = _MAKERS[self.kind]
+            machine = make(self._folder / spec.id, spec, port=self._port, on_off=on_off)
+            self._machines[spec.id] = machine
+        return machine
 
-    def move(self, host: str) -> None:
-        """Answer at another address from the next boot on."""
-        ...
+    def close(self) -> None:
+        """End every machine and remove all that was made. Idempotent."""
+        with self._lock:
+            machines, self._machines = self._machines, {}
+        for machine in machines.values():
+            machine.destroy()
+        if not self._claim.closed:
+            (self._folder / ".lock").unlink(missing_ok=True)
+            self._claim.close()
 
-    def grow(self, disk_gb: int) -> None:
-        """Give it a bigger disk, also while it runs. Its file system grows when someone inside tells it to,
-        or at the next boot. Smaller than before: nothing."""
-        ...
+    def _sweep(self) -> None:
+        """A namespace machine ends with its host; its folder stays, and an embedded one as a whole."""
+        for folder in filter(Path.is_dir, self._folder.iterdir()):
+            namespace.end(folder)
+            embedded.end(folder)
+            disk.detach_all(folder)
+            shutil.rmtree(folder, ignore_errors=True)
 
-    def destroy(self) -> None:
-        """Switch it off and remove all of it. Idempotent."""
-        ...
+
+def _choose(kind: str) -> str:
+    if kind not in ("", *_MAKERS):
+        raise UsageError(f"no machines of the kind {kind!r}", hint=f"use one of: {', '.join(_MAKERS)}")
+    why_not = namespace.missing()
+    if kind == "namespace" and why_not:
+        raise UsageError(
+            f"no namespace machines here: {why_not}", hint="use embedded ones, or a Linux with root"
+        )
+    return kind or ("embedded" if why_not else "namespace")
