@@ -91,9 +91,11 @@ class Backend:
         instance._reason = transition
         instance.state_reason = StateReason(f"{code}: {message}" if code else "", code)
 
-    def set_launch(
-        self, region: str, id: str, *, at: datetime, spot_request_id: str = "", index: int = 0
-    ) -> None:
+    def protect(self, region: str, id: str) -> None:
+        """No TerminateInstances ends it, until its attribute is changed."""
+        self.find(region, id).disable_api_termination = True
+
+    def set_launch(self, region: str, id: str, *, at: datetime, spot_request_id: str, index: int) -> None:
         """What moto leaves out at a launch or a start."""
         instance = self.find(region, id)
         instance.launch_time = at.replace(tzinfo=None)
@@ -143,7 +145,7 @@ class Backend:
         return next((str(each.availability_zone) for each in self._subnets(region) if each.id == id), "")
 
     def has_key_pair(self, region: str, name: str) -> bool:
-        return name in self._ec2(region).keypairs
+        return name in self._ec2(region).key_pairs
 
     def group_id(self, region: str, name: str) -> str:
         group = self._ec2(region).get_security_group_by_name_or_id(name)

@@ -6,6 +6,7 @@ import threading
 from dataclasses import asdict
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from cloudrun.sim.machine import MachineHost
 
 LOOPBACK = "127.0.0.1"
+SHUTDOWN_POLL_S = 0.05  # how often the server looks whether it should end
 NOTICE_S = 120.0  # EC2 user guide, "Spot Instance interruption notices": two minutes
 
 _in_use = threading.Lock()  # moto's objects are the process's own: one double at a time
@@ -68,9 +70,8 @@ class AwsDouble:
             _in_use.release()
             raise
         self.url = f"http://{LOOPBACK}:{self._server.server_port}"
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, name="cloudrun-sim-aws", daemon=True
-        )
+        serve = partial(self._server.serve_forever, poll_interval=SHUTDOWN_POLL_S)
+        self._thread = threading.Thread(target=serve, name="cloudrun-sim-aws", daemon=True)
         self._thread.start()
         return self.url
 

@@ -116,6 +116,8 @@ class Launching:
                 visible_at=visible_at,
             )
             world.instances[instance_id] = instance
+            if form.get("DisableApiTermination") == "true":
+                world.backend.protect(wanted.region, instance_id)
             if wanted.market == Market.SPOT:
                 self._request_for(instance, wanted, for_request)
             self._life.begin(instance)

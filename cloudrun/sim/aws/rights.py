@@ -39,7 +39,7 @@ def check(request: Request) -> None:
             caller.check_signature()
             caller.check_action_permitted("*")
         except _RESTError as error:
-            raise _refusal(request, error, f"{service}:{action}") from error
+            raise _refusal(request, error) from error
 
 
 def actions_of(request: Request) -> Iterator[tuple[str, str]]:
@@ -88,12 +88,20 @@ def _url(environ: dict[str, Any]) -> str:
     return f"{environ['wsgi.url_scheme']}://{environ['HTTP_HOST']}{path}" + (f"?{query}" if query else "")
 
 
-def _refusal(request: Request, error: _RESTError, right: str) -> ApiError:
+# What services that take JSON say where the others use these codes (AWS, "Common error types").
+_IN_JSON = {
+    "AccessDenied": "AccessDeniedException",
+    "InvalidClientTokenId": "UnrecognizedClientException",
+    "SignatureDoesNotMatch": "InvalidSignatureException",
+}
+
+
+def _refusal(request: Request, error: _RESTError) -> ApiError:
     """EC2 says UnauthorizedOperation where other services say AccessDenied."""
     code = str(error.error_type)
     if code == "AccessDenied" and request.service == "ec2":
         text = f"You are not authorized to perform this operation. {error.message}"
         return ApiError("UnauthorizedOperation", text)
-    if code == "AccessDenied":
-        code = "AccessDeniedException" if request.environ.get("HTTP_X_AMZ_TARGET") else code
-    return ApiError(code, f"{error.message} ({right})", int(error.code))
+    if request.environ.get("HTTP_X_AMZ_TARGET"):
+        code = _IN_JSON.get(code, code)
+    return ApiError(code, error.message, int(error.code))
