@@ -30,7 +30,10 @@ class Metrics:
         partial.replace(self._file)
 
     def add(self, entry: dict[str, Any]) -> None:
-        """One epoch: {"epoch": n, name: number, ..., "timing": {...}}. On the disk when it returns."""
+        """One epoch: {"epoch": n, name: number, ..., "timing": {...}}. On the disk when it returns.
+
+        A run of several trainings says which one with "cell": its numbers have that before their name.
+        """
         self.history.append(entry)
         with self._file.open("a", encoding="utf-8") as file:
             file.write(_line(entry))
@@ -57,9 +60,10 @@ class Metrics:
         if not self._board:
             return
         numbers = {**entry, **{f"timing/{name}": value for name, value in entry.get("timing", {}).items()}}
+        cell = f"{entry['cell']}/" if "cell" in entry else ""
         for name, value in numbers.items():
             if isinstance(value, (int, float)) and name != "epoch":
-                self._board.add_scalar(name, value, entry["epoch"])
+                self._board.add_scalar(cell + name, value, entry["epoch"])
         self._board.flush()
 
 

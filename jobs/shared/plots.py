@@ -12,7 +12,7 @@ TRAIN, VALIDATION, WRONG, QUIET = "#7a8794", "#0b63b5", "#c0392b", "#5f6b76"
 
 def draw_curves(file: Path, history: list[dict[str, Any]], *, title: str, note: str) -> None:
     """Loss and accuracy of both sets over the epochs. `note` says in words which data it was."""
-    plt = _pyplot()
+    plt = pyplot()
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), dpi=120, layout="constrained")
     _curve(left, history, "loss", "Loss (log scale)", "{:.3f}")
     left.set_yscale("log")
@@ -22,14 +22,14 @@ def draw_curves(file: Path, history: list[dict[str, Any]], *, title: str, note: 
     right.yaxis.set_major_formatter(plt.matplotlib.ticker.PercentFormatter(1.0))
     figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
     figure.supxlabel(note, x=0.01, ha="left", fontsize=9, color=QUIET)
-    _save(plt, figure, file)
+    save(plt, figure, file)
 
 
 def draw_sheet(
     file: Path, images: np.ndarray, labels: list[int], answers: list[int], *, title: str, note: str
 ) -> None:
     """A sheet of N x 3 x H x W uint8 images, each with the model's answer; wrong ones in red as "5 not 3"."""
-    plt = _pyplot()
+    plt = pyplot()
     columns, rows = 16, -(-len(images) // 16)
     figure, axes = plt.subplots(rows, columns, figsize=(10, 0.82 * rows + 0.9), dpi=120, layout="constrained",
                                 squeeze=False)  # fmt: skip
@@ -42,7 +42,7 @@ def draw_sheet(
                        color=QUIET if right else WRONG, fontweight="normal" if right else "bold")  # fmt: skip
     figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
     figure.supxlabel(note, x=0.01, ha="left", fontsize=9, color=QUIET)
-    _save(plt, figure, file)
+    save(plt, figure, file)
 
 
 def _curve(axis: Any, history: list[dict[str, Any]], name: str, title: str, form: str) -> None:
@@ -60,7 +60,8 @@ def _curve(axis: Any, history: list[dict[str, Any]], name: str, title: str, form
     axis.legend(frameon=False, fontsize=9)
 
 
-def _pyplot() -> Any:
+def pyplot() -> Any:
+    """matplotlib.pyplot without a screen."""
     import matplotlib  # on use: half a second, and only at the end of a run
 
     matplotlib.use("Agg")
@@ -69,7 +70,8 @@ def _pyplot() -> Any:
     return plt
 
 
-def _save(plt: Any, figure: Any, file: Path) -> None:
+def save(plt: Any, figure: Any, file: Path) -> None:
+    """Write the figure as PNG, replaced as a whole, and let it go."""
     partial = file.with_name(file.name + ".partial")
     figure.savefig(partial, format="png")
     plt.close(figure)
