@@ -81,6 +81,8 @@ def find_offers(session: Session, need: Need) -> list[Offer]:
     """
     _check_regions(need.regions)
     types = wanted_types(need)
+    if not types:
+        return []
     try:
         regions = _look_around(session, types, need)
         live = {} if need.market is Market.SPOT else _on_demand(session, types)
@@ -133,8 +135,7 @@ def _shipped_regions(type: str = "") -> list[str]:
 def _look_around(session: Session, types: Sequence[InstanceType], need: Need) -> list[Region]:
     """The regions asked for, or all that the account may use, looked at side by side."""
     session.require_credentials()
-    names = [known.type for known in types]
-    look = partial(_look, session, names, need.market)
+    look = partial(_look, session, types, _markets(need))
     return side_by_side(look, need.regions or _enabled_regions(session))
 
 
@@ -146,19 +147,20 @@ def _enabled_regions(session: Session) -> list[str]:
     return [str(name) for name in kept(session, f"regions-{session.home_region}", PLACES_AGE, ask).value]
 
 
-def _look(session: Session, types: Sequence[str], market: Market | None, region: str) -> Region:
+def _look(session: Session, types: Sequence[InstanceType], markets: Sequence[Market], region: str) -> Region:
+    names = [known.type for known in types]
     seen = Region(region)
     try:
-        seen = replace(seen, zones=_zones(session, region, types))
+        seen = replace(seen, zones=_zones(session, region, names))
     except Credentials:
         pass  # this one question is not allowed; another may be
     except ProviderError:
         return seen  # no line, or throttled: the next question would only wait as well
-    if market is not Market.ON_DEMAND:
+    if Market.SPOT in markets:
         with suppress(ProviderError):
-            seen = replace(seen, spot=spot_prices_now(session, region, types))
+            seen = replace(seen, spot=spot_prices_now(session, region, names))
     with suppress(ProviderError):
-        seen = replace(seen, limits=quota_limits(session, region))
+        seen = replace(seen, limits=quota_limits(session, region, types, markets))
     return seen
 
 
@@ -218,9 +220,7 @@ def _offers_at(known: InstanceType, region: Region, zone: str, prices: Prices, n
         if not zone and (region.name, known.type, market) not in prices.shipped:
             continue
         price, as_of = prices.find(region, zone, known.type, market)
-        why_not = too_small(
-            region.limits or {}, region=region.name, type=known.type, vcpus=known.vcpus, market=market
-        )
+        why_not = too_small(region.limits or {}, region.name, known, market)
         offer = replace(_blank(known, region.name, market), zone=zone, price_per_hour_usd=price)
         yield replace(offer, price_as_of=as_of, fits=not why_not, why_not=why_not)
 

@@ -7,11 +7,12 @@ quota, and nothing is refused for it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
 
+from cloudrun.catalog import InstanceType
 from cloudrun.catalog.loader import read_csv
 from cloudrun.models import Market
 from cloudrun.providers.aws.answers import kept
@@ -19,6 +20,7 @@ from cloudrun.providers.aws.errors import mapped
 from cloudrun.providers.aws.session import Session
 
 AGE = timedelta(hours=1)
+REFUSAL_AGE = timedelta(minutes=1)  # a raised quota must not be refused for an hour
 SERVICE = "ec2"
 PAGE = 100  # the most that ListServiceQuotas gives at once (its API reference); EC2 has two pages
 
@@ -44,8 +46,11 @@ def find_quota(type: str, market: Market) -> Rule | None:
     return next((rule for rule in fitting if rule.counts(family)), None)
 
 
-def quota_limits(session: Session, region: str) -> dict[str, float]:
-    """vCPUs by quota code. One question an hour. Raises Credentials where the account may not ask."""
+def quota_limits(
+    session: Session, region: str, types: Sequence[InstanceType], markets: Sequence[Market]
+) -> dict[str, float]:
+    """vCPUs by quota code. One question an hour, or a minute while one of the types would be refused.
+    Raises Credentials where the account may not ask."""
 
     def ask() -> dict[str, float]:
         known = {rule.code for rule in _rules()}
@@ -55,22 +60,23 @@ def quota_limits(session: Session, region: str) -> dict[str, float]:
             quotas = [quota for page in found for quota in page["Quotas"]]
         return {each["QuotaCode"]: each["Value"] for each in quotas if each["QuotaCode"] in known}
 
-    return {
-        str(code): float(value) for code, value in kept(session, f"quotas-{region}", AGE, ask).value.items()
-    }
+    limits: dict[str, float] = kept(session, f"quotas-{region}", AGE, ask).value
+    if any(too_small(limits, region, known, market) for known in types for market in markets):
+        limits = kept(session, f"quotas-{region}", REFUSAL_AGE, ask).value
+    return limits
 
 
-def too_small(limits: Mapping[str, float], *, region: str, type: str, vcpus: int, market: Market) -> str:
+def too_small(limits: Mapping[str, float], region: str, known: InstanceType, market: Market) -> str:
     """Why the account can launch no such machine there, "" when it can or when that is not known.
 
     What runs already is not counted: EC2 does that at the launch.
     """
-    rule = find_quota(type, market)
+    rule = find_quota(known.type, market)
     limit = limits.get(rule.code) if rule else None
-    if rule is None or limit is None or not vcpus or limit >= vcpus:
+    if rule is None or limit is None or limit >= known.vcpus:
         return ""
     return (
-        f"the account's quota in {region} is {limit:g} vCPUs and {type} needs {vcpus} "
+        f"the account's quota in {region} is {limit:g} vCPUs and {known.type} needs {known.vcpus} "
         f"({rule.code}, {rule.name}: ask for more in Service Quotas)"
     )
 
