@@ -94,6 +94,11 @@ class Account:
         [request] = found["SpotInstanceRequests"]
         return request
 
+    def request_of_sir(self, sir: str) -> Any:
+        found = self.ec2.describe_spot_instance_requests(SpotInstanceRequestIds=[sir])
+        [request] = found["SpotInstanceRequests"]
+        return request
+
     def root_volume(self, id: str) -> str:
         return str(self.describe(id)["BlockDeviceMappings"][0]["Ebs"]["VolumeId"])
 

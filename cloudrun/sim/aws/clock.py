@@ -1,4 +1,4 @@
-"""Things that happen a moment later: one thread that waits, a few that work."""
+"""Things that happen a moment later, and long ones that nobody waits for."""
 
 from __future__ import annotations
 
@@ -11,29 +11,37 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 WORKERS = 8  # machines that boot or end at the same moment
+STEPS = 2  # short changes of a state, which must not wait behind machines
 
 log = logging.getLogger(__name__)
 
 
 class Timers:
-    """Runs functions after a delay, each in a thread of a small pool. A failure is logged, never raised."""
+    """Runs functions later, or at once in the background. A failure is logged, never raised."""
 
     def __init__(self) -> None:
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._changed = threading.Condition()
         self._closed = False
-        self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="cloudrun-sim")
+        self._workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="cloudrun-sim-work")
+        self._steps = ThreadPoolExecutor(STEPS, thread_name_prefix="cloudrun-sim-step")
         self._thread = threading.Thread(target=self._wait, name="cloudrun-sim-timers", daemon=True)
         self._thread.start()
 
     def after(self, delay_s: float, function: Callable[[], None]) -> None:
-        """Run the function in delay_s seconds. Returns at once; does nothing once closed."""
+        """Run a short function in delay_s seconds. Returns at once; does nothing once closed."""
         with self._changed:
             if self._closed:
                 return
             heapq.heappush(self._due, (time.monotonic() + delay_s, next(self._order), function))
             self._changed.notify()
+
+    def work(self, function: Callable[[], None]) -> None:
+        """Run a function that takes its time, as soon as a worker is free; does nothing once closed."""
+        with self._changed:
+            if not self._closed:
+                self._workers.submit(_guarded, function)
 
     def close(self) -> None:
         """Forget what is due and wait for what runs. Idempotent."""
@@ -42,7 +50,8 @@ class Timers:
             self._due.clear()
             self._changed.notify()
         self._thread.join()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._workers.shutdown(wait=True, cancel_futures=True)
+        self._steps.shutdown(wait=True, cancel_futures=True)
 
     def _wait(self) -> None:
         while True:
@@ -54,7 +63,7 @@ class Timers:
                     self._changed.wait(wait_s)
                     continue
                 function = heapq.heappop(self._due)[2]
-                self._pool.submit(_guarded, function)
+                self._steps.submit(_guarded, function)
 
 
 def _guarded(function: Callable[[], None]) -> None:

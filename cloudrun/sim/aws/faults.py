@@ -44,6 +44,8 @@ class Fault:
     def __post_init__(self) -> None:
         if not self.code and not self.lose_answer:
             raise ValueError("a fault needs a code, or lose_answer")
+        if self.lose_answer and self.about_a_launch:
+            raise ValueError("an answer gets lost whatever the launch: leave out zone, type and market")
         if self.every < 1 or self.skip < 0 or (self.times is not None and self.times < 1):
             raise ValueError("every and times are at least 1, skip at least 0")
 

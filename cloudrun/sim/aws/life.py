@@ -50,22 +50,22 @@ class Life:
             index=instance.index,
         )
         ready_at = time.monotonic() + world.delays.pending_s
-        world.timers.after(0, lambda: self._boot(instance, ready_at))
+        world.timers.work(lambda: self._boot(instance, ready_at))
 
     def stop(self, instance: SimInstance, reason: Reason) -> None:
         """Stopping from now on, stopped a moment later; the disk stays."""
         self._become(instance, "stopping", reason)
-        self._world.timers.after(0, lambda: self._power_off(instance, reason))
+        self._world.timers.work(lambda: self._power_off(instance, reason))
 
     def terminate(self, instance: SimInstance, reason: Reason) -> None:
         """Shutting down from now on, terminated a moment later, with all that was made for it. Idempotent."""
         if instance.state in GONE:
             return
         self._become(instance, "shutting-down", reason)
-        self._world.timers.after(0, lambda: self._destroy(instance, reason))
+        self._world.timers.work(lambda: self._destroy(instance, reason))
 
     def reboot(self, instance: SimInstance) -> None:
-        self._world.timers.after(0, lambda: self._reboot(instance))
+        self._world.timers.work(lambda: self._reboot(instance))
 
     def powered_off(self, instance_id: str) -> None:
         """The system inside ended itself: what that means was said at the launch."""

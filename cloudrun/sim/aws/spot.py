@@ -76,6 +76,7 @@ class Spot:
         with self._world.lock:
             if instance.state != "running":
                 return
+            instance.holds_capacity = False  # somebody else has it now
             request = self._world.requests[instance.request_id]
             if action == "terminate":
                 request.become("open" if request.persistent else "closed", f"instance-terminated-{why}")

@@ -63,7 +63,8 @@ class Volumes:
             return made
         change = Modification(request.region, volume_id, original_gb, size_gb, str(volume.volume_type))
         self._changes[volume_id] = change
-        self._world.timers.after(self._world.delays.modifying_s, lambda: self._optimize(change))
+        timers = self._world.timers
+        timers.after(self._world.delays.modifying_s, lambda: timers.work(lambda: self._optimize(change)))
         return ec2_reply("ModifyVolume", {"volumeModification": _row(change)})
 
     def describe_modifications(self, request: Request) -> Reply:
