@@ -449,7 +449,7 @@ def run_once(key, folder, spec):
         finish(folder, state, code, state.get("reason") or (request["reason"] if request and code is None else ""))
         return False
     requeue(folder, state, request)
-    return not is_held(state)
+    return not is_held(state) or wanted_stop(folder, state)
 
 
 def wait_turn(key, folder, state):
@@ -510,7 +510,7 @@ def requeue(folder, state, request):
     files = [os.path.join(folder, name) for name in ("exit", "log", "state.json")]
     last_sign = max(os.stat(path).st_mtime for path in files if os.path.exists(path))
     state["used_s"] = state.get("used_s", 0.0) + max(0.0, last_sign - state["started"][0])
-    for name in ("runner", "pid", "ticks", "started", "reason", "kill_at", "again", "cut"):
+    for name in ("runner", "pid", "ticks", "started", "reason", "kill_at", "again", "cut", "told"):
         state.pop(name, None)
     state.update(state="queued", resumes=state.get("resumes", 0) + 1)
     state["heeded"] = request["at"] if request else state.get("heeded", 0)
@@ -612,7 +612,7 @@ def watch(folder, spec, state):
     started = state["started"][1] if state["started"][2] == CLOCK.boot_id else CLOCK.now()
     started -= state.get("used_s", 0.0)  # before it was interrupted
     kill_at = state.get("kill_at")
-    half_at = None
+    half_at = None if kill_at is None else (CLOCK.now() + kill_at) / 2.0
     while not command_ended(folder, state):
         if not os.path.isdir(folder):
             kill_session(state, signal.SIGKILL)  # the machine was wiped under us: nothing may run unaccounted
@@ -627,8 +627,11 @@ def watch(folder, spec, state):
             if request.get("notice"):
                 state["notice"] = request["notice"]
             save_state(folder, state)
-            terminate(folder, state, shells=False)
             half_at = now + request["grace_s"] / 2.0
+        if kill_at is not None and not state.get("told"):  # also by a runner whose forerunner came no further
+            terminate(folder, state, shells=False)
+            state["told"] = True
+            save_state(folder, state)
         if request and now + request["grace_s"] < kill_at:
             kill_at = now + request["grace_s"]  # asked again, with less patience
         if half_at is not None and now >= half_at:
@@ -725,7 +728,7 @@ def finish(folder, state, code, reason, message=""):
 def end_stamp(folder, state):
     """Now; from a runner that came after the end, when the exit code was written."""
     path = os.path.join(folder, "exit")
-    if state.get("runner") == os.getpid() or read_number(path) is None:
+    if state.get("runner") == os.getpid() or "started" not in state or read_number(path) is None:
         return CLOCK.stamp()
     longest = CLOCK.now() - state["started"][1] if state["started"][2] == CLOCK.boot_id else float("inf")
     ago = min(max(0.0, time.time() - os.stat(path).st_mtime), longest)
@@ -763,8 +766,11 @@ def stop():
     if load_state(key)["state"] not in ("ended", "absent"):
         request_stop(key, request["reason"], request["grace_s"])
     for _ in range(50):  # a queued run, or a job that ends at once, is worth half a second
-        if load_state(key)["state"] in ("ended", "absent"):
+        state = load_state(key)["state"]
+        if state in ("ended", "absent"):
             break
+        if state == "queued":
+            revive(key)  # its runner may have been just leaving, to wait for the machine's return
         time.sleep(0.01)
     reply(settled_status(key))
 
@@ -1036,12 +1042,14 @@ def guard():
 
 
 def boot(policy, _):
-    """At every start of the machine, from its boot payload: the guard first, then the runs that its end cut.
+    """At every start of the machine, from its boot payload: the guard, and the runs that the last end cut.
 
     A policy that came over SSH since the payload was written is newer, and stays.
     """
     os.makedirs(BASE, exist_ok=True)
     forget(path_of("notice.json"))
+    keys = sorted(os.listdir(path_of("runs"))) if os.path.isdir(path_of("runs")) else []
+    each(keys, note_cut)  # before the guard, which leaves runners behind
     known = load_guard()
     if known and (known.get("payload") == policy or known["policy"]["issued_at"] > policy["issued_at"]):
         save_json(path_of("guard.json"), dict(known, payload=policy, armed=CLOCK.stamp()))
@@ -1049,11 +1057,16 @@ def boot(policy, _):
     else:
         arm(policy, None)
     move_in()
-    for key in sorted(os.listdir(path_of("runs"))) if os.path.isdir(path_of("runs")) else []:
+    each(keys, revive)
+
+
+def each(keys, act):
+    """One damaged run must not keep the others down, nor the guard."""
+    for key in keys:
         try:
-            take_up(key)
+            act(key)
         except (Failure, OSError, ValueError, KeyError) as error:
-            sys.stderr.write("%s: %s\n" % (key, error))  # the others go on
+            sys.stderr.write("%s: %s\n" % (key, error))
 
 
 def move_in():
@@ -1066,15 +1079,14 @@ def move_in():
         os.rename(place + ".new", place)
 
 
-def take_up(key):
-    """A run that was running, and of which nothing is alive, was cut by the end of the machine."""
+def note_cut(key):
+    """A run that was running, and of which nothing is alive at boot, was cut by the end of the machine."""
     lock = os.open(os.path.join(run_dir(key), "runner"), os.O_RDWR | os.O_CREAT, 0o600)
     if try_lock(lock):
         state = load_state(key)
         if state["state"] == "running" and not session_of(state):
             save_state(run_dir(key), dict(state, cut=True))
     os.close(lock)
-    revive(key)
 
 
 def arm(policy, home_now):
@@ -1324,7 +1336,7 @@ class AwsNotices:
         if status == 404:
             return None
         if status != 200:
-            raise Failure("metadata", "no answer on notices: status %d" % status)
+            raise Failure("metadata", "status %d" % status)
         said = json.loads(body.decode("utf-8"))
         return {"action": str(said["action"]), "time": str(said["time"]), "left_s": utc(said["time"]) - now}
 

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import stat
+import time
 from pathlib import Path
 
 import pytest
@@ -304,6 +305,17 @@ def test_a_revived_runner_still_stops_the_job(machine: LocalShell) -> None:
     wait_for(lambda: log_of(machine) == b"up\n")
     kill_runner(machine)
     process.signal(machine, KEY)
+    assert follow_to_end(machine)[1].exit_code == 75
+
+
+def test_a_runner_killed_before_it_told_the_job_has_a_successor_that_does(machine: LocalShell) -> None:
+    start_script(machine, TERMINABLE)
+    wait_for(lambda: log_of(machine) == b"up\n")
+    kill_runner(machine)
+    state = dict(
+        state_of(machine), reason="cancelled", kill_at=time.clock_gettime(time.CLOCK_BOOTTIME) + 3600
+    )
+    (machine.run_dir(KEY) / "state.json").write_text(json.dumps(state))
     assert follow_to_end(machine)[1].exit_code == 75
 
 
