@@ -94,13 +94,14 @@ def _region(session: Session, region: str) -> tuple[list[Machine], list[Leftover
 
 
 def _tagged(session: Session, region: str) -> dict[str, list[str]]:
-    """Ids of everything with our tag, by EC2's name of its kind."""
+    """Ids of everything with our tag, by what stands before the dash in them: vol, sg, eipalloc."""
     pages = session.client("ec2", region).get_paginator("describe_tags")
     filters = [{"Name": "key", "Values": [t.OURS]}, {"Name": "value", "Values": ["1"]}]
     ids: dict[str, list[str]] = {}
     for page in pages.paginate(Filters=filters):
         for tag in page["Tags"]:
-            ids.setdefault(tag["ResourceType"], []).append(tag["ResourceId"])
+            kind = tag["ResourceId"].partition("-")[0]
+            ids.setdefault(kind, []).append(tag["ResourceId"])
     return ids
 
 
@@ -192,12 +193,12 @@ def _images(
 
 
 _KINDS: Mapping[str, Callable[[Any, str, Sequence[str], Sequence[Machine]], list[Leftover]]] = {
-    "volume": _disks,
-    "elastic-ip": _addresses,
-    "security-group": _groups,
-    "spot-instances-request": _requests,
-    "snapshot": _snapshots,
-    "image": _images,
+    "vol": _disks,
+    "eipalloc": _addresses,
+    "sg": _groups,
+    "sir": _requests,
+    "snap": _snapshots,
+    "ami": _images,
 }
 
 

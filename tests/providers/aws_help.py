@@ -1,0 +1,131 @@
+"""The AWS provider under test: its machines, the double behind it, and waiting for what the double does."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, TypeVar
+
+import boto3
+import pytest
+from aws_account import use_keys
+
+from cloudrun.config import Settings
+from cloudrun.models import Guard, LaunchSpec, Machine, MachineState, Market, Offer, Stack
+from cloudrun.providers.aws import AwsProvider
+from cloudrun.sim.aws import AwsDouble, Delays
+from cloudrun.sim.machine import MachineHost
+
+REGION, ZONE = "us-east-1", "us-east-1a"
+TYPE = "p2.xlarge"
+QUICK = Delays(
+    pending_s=0.02,
+    stopping_s=0.02,
+    shutting_down_s=0.02,
+    grace_s=0.0,
+    modifying_s=0.02,
+    optimizing_s=0.02,
+    refill_s=0.05,
+)
+STACK = Stack("none", images=(("aws", "ubuntu-22.04"),))
+SPOT = Offer(
+    provider="aws",
+    region=REGION,
+    zone=ZONE,
+    type=TYPE,
+    market=Market.SPOT,
+    price_per_hour_usd=Decimal("0.27"),
+    gpu="K80",
+    gpu_count=1,
+    gpu_memory_gib=12.0,
+    gpu_capability=3.7,
+)
+ON_DEMAND = replace(SPOT, market=Market.ON_DEMAND, price_per_hour_usd=Decimal("0.9"))
+CPU = Offer(
+    provider="aws",
+    region=REGION,
+    type="c6i.2xlarge",
+    market=Market.ON_DEMAND,
+    price_per_hour_usd=Decimal("0.34"),
+)
+
+T = TypeVar("T")
+
+
+@dataclass
+class Cloud:
+    """The double, and providers of one home folder."""
+
+    double: AwsDouble
+    settings: Settings
+    boto: Any = field(default_factory=boto3.Session)  # shared: reading EC2's description takes a second
+
+    def provider(self, *, home: Path | None = None) -> AwsProvider:
+        """The provider as a new process has it, of this computer or (another home) of another one."""
+        provider = AwsProvider(replace(self.settings, home=home) if home else self.settings)
+        provider._session._boto = self.boto
+        return provider
+
+    def ec2(self, region: str = REGION) -> Any:
+        """A client of EC2, to see what is really there."""
+        return self.provider()._session.client("ec2", region)
+
+    def launch(self, name: str = "k80", *, token: str = "", **more: Any) -> Machine:
+        return self.provider().launch(spec(name, token=token, **more))
+
+    def launch_running(self, name: str = "k80", *, token: str = "", **more: Any) -> Machine:
+        machine = self.launch(name, token=token, **more)
+        return self.until(machine, MachineState.RUNNING)
+
+    def until(self, machine: Machine, state: MachineState) -> Machine:
+        """The machine as it is described once it has that state."""
+        provider = self.provider()
+        return until(lambda: provider.describe(machine), lambda seen: seen.state is state)
+
+    def instance(self, machine: Machine) -> dict[str, Any]:
+        found = self.ec2(machine.region).describe_instances(InstanceIds=[machine.id])
+        instance: dict[str, Any] = found["Reservations"][0]["Instances"][0]
+        return instance
+
+    def alive(self) -> list[str]:
+        """Ids of all instances of the account that are not gone."""
+        ended = ("shutting-down", "terminated")
+        return [each["id"] for each in self.double.instances() if each["state"] not in ended]
+
+    def calls(self) -> Counter[str]:
+        """How often each action was called since the last time this was asked."""
+        counted = Counter(call.action for call in self.double.calls())
+        self.double.forget_calls()
+        return counted
+
+
+@contextmanager
+def open_cloud(
+    home: Path, monkeypatch: pytest.MonkeyPatch, *, host: MachineHost | None = None, ssh_port: int = 22
+) -> Iterator[Cloud]:
+    with AwsDouble(host, delay_s=QUICK) as double:
+        use_keys(monkeypatch, home, AWS_ENDPOINT_URL=double.url)
+        address_url = f"{double.url}/_sim/address"
+        yield Cloud(double, Settings(home=home, ssh_port=ssh_port, address_url=address_url))
+
+
+def spec(name: str = "k80", *, token: str = "", offer: Offer = SPOT, **more: Any) -> LaunchSpec:
+    issued_at = datetime.now(UTC)
+    guard = Guard(issued_at=issued_at, deadline_at=issued_at + timedelta(hours=3))
+    return LaunchSpec(
+        token=token or f"token-of-{name}", name=name, offer=offer, stack=STACK, **{"guard": guard, **more}
+    )
+
+
+def until(ask: Callable[[], T], enough: Callable[[T], bool], *, within_s: float = 20.0) -> T:
+    give_up_at = time.monotonic() + within_s
+    while not enough(found := ask()):
+        assert time.monotonic() < give_up_at, found
+        time.sleep(0.02)
+    return found
