@@ -35,16 +35,19 @@ _SERVERS = (
     "jupyter_widgets_base_url",
 )
 
+_NO_SCRIPT = re.compile(r'<script src="">\s*</script>')
+
 # For paper: lines wrap, nothing is cut at the edge, no cell breaks where it need not, prompts cost no room.
 _PRINT_STYLE = """<style>
 @page { margin: 15mm; }
 body { max-width: 60rem; margin: 0 auto; }
-.jp-OutputArea-output pre { white-space: pre-wrap; overflow-wrap: anywhere; }
+.jp-OutputArea-output pre { white-space: pre-wrap; word-break: normal; overflow-wrap: anywhere; }
 .jp-OutputArea-output img, .jp-OutputArea-output svg { max-width: 100%; height: auto; }
 @media print {
   body { max-width: none; }
   .jp-Cell, .jp-Cell-inputWrapper, .jp-OutputArea-child, tr, img, svg { break-inside: avoid; }
   h1, h2, h3, h4 { break-after: avoid; }
+  pre { font-size: 82% !important; }
   .jp-InputPrompt, .jp-OutputPrompt { min-width: 5ch; font-size: 75%; }
   .jp-OutputArea-output { max-height: none; overflow: visible; }
 }
@@ -154,7 +157,8 @@ def make_html(notebook: Any, title: str) -> str:
         if not _has_formulas(notebook):
             exporter.mathjax_url = ""
         page, _ = exporter.from_notebook_node(copy.deepcopy(notebook), {"metadata": {"name": title}})
-    return str(page).replace("</head>", f"{_PRINT_STYLE}</head>", 1)
+    page = _NO_SCRIPT.sub("", str(page))
+    return page.replace("</head>", f"{_PRINT_STYLE}</head>", 1)
 
 
 def _load(name: Literal["nbformat", "nbconvert"]) -> Any:

@@ -89,6 +89,7 @@ def time_steps(
         "steps": STEPS,
         "batch": batch,
         "step_s": (seconds[STEPS // 2 - 1] + seconds[STEPS // 2]) / 2,
+        "fastest_s": seconds[0],  # undisturbed by others on this computer, as the peaks below
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),
         "precision": str(precision).removeprefix("torch."),
