@@ -1356,10 +1356,10 @@ class AwsNotices:
 
 
 def utc(text):
-    """Unix seconds of a time like 2017-09-18T08:22:00Z."""
+    """Unix seconds of a time like 2017-09-18T08:22:00Z; fractions of a second are dropped."""
     import calendar
 
-    return calendar.timegm(time.strptime(text, "%Y-%m-%dT%H:%M:%SZ"))
+    return calendar.timegm(time.strptime(text[:19], "%Y-%m-%dT%H:%M:%S"))
 
 
 SOURCES = {"aws": AwsNotices}

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import UTC
 
 from cloudrun.models import Market
-from cloudrun.sim.aws.wire import wire_time
 from cloudrun.sim.aws.world import SimInstance, World
 from cloudrun.sim.metadata import Imds
 from cloudrun.sim.spec import Respond
@@ -62,12 +62,13 @@ def _notice(instance: SimInstance) -> dict[str, str]:
     if instance.notice is None:
         return {}
     action, at = instance.notice
+    second = at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")  # the metadata service has no fractions
     told = {
-        "spot/instance-action": json.dumps({"action": action, "time": wire_time(at)}),
-        "events/recommendations/rebalance": json.dumps({"noticeTime": wire_time(at)}),
+        "spot/instance-action": json.dumps({"action": action, "time": second}),
+        "events/recommendations/rebalance": json.dumps({"noticeTime": second}),
     }
     if action == "terminate":
-        told["spot/termination-time"] = wire_time(at)
+        told["spot/termination-time"] = second
     return told
 
 
