@@ -1,0 +1,106 @@
+"""What a run leaves beside its metrics: the table over all cells with intervals, and the pictures."""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pictures
+from folder import ImageSet
+from learn import Scores
+from options import Arm
+
+CONFIDENCE = 0.95  # of every interval: Student's t over the seeds
+LEAST_SURE_SEEDS = 2  # fewer give no interval
+
+
+def table(images: ImageSet, results: list[dict[str, Any]]) -> str:
+    """Markdown: a row for each number of training images, a column for each arm, mean ± half interval.
+
+    With several arms a last column compares the first with each other one, seed by seed.
+    """
+    arms, sizes = _arms(results), sorted({result["images"] for result in results})
+    word = "accuracy" if images.classes else "R²"
+    heads = ["training images", "seeds", *arms, *(f"{arms[0]} less {arm}" for arm in arms[1:])]
+    lines = [f"Test {word}, mean ± half of the {CONFIDENCE:.0%} interval over the seeds:", "",
+             _row(heads), _row(["---"] * len(heads))]  # fmt: skip
+    for size in sizes:
+        scores = {arm: scores_of(results, arm, size) for arm in arms}
+        seeds = max(len(values) for values in scores.values())
+        pairs = [_difference(results, arms[0], arm, size) for arm in arms[1:]]
+        lines.append(_row([f"{size:,}", str(seeds), *(_shown(scores[arm]) for arm in arms), *pairs]))
+    return "\n".join(lines)
+
+
+def scores_of(results: list[dict[str, Any]], arm: str, size: int) -> dict[int, float]:
+    """Test scores by seed."""
+    return {r["seed"]: r["test_score"] for r in results if r["arm"] == arm and r["images"] == size}
+
+
+def interval(values: list[float]) -> tuple[float, float]:
+    """Mean and half width of the interval; nan where there are too few values."""
+    mean = float(np.mean(values)) if values else math.nan
+    if len(values) < LEAST_SURE_SEEDS:
+        return mean, math.nan
+    from scipy import stats  # on use: a second
+
+    quantile = float(stats.t.ppf(0.5 + CONFIDENCE / 2, len(values) - 1))
+    return mean, quantile * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+
+
+def write_all(
+    out: Path, images: ImageSet, history: list[dict[str, Any]], results: list[dict[str, Any]],
+    curves: dict[str, list[list[float]]], about: dict[str, Any],
+) -> None:  # fmt: skip
+    """results.csv, results.md, curves.png; lr_finder.png and sizes.png where they have something to show."""
+    with (out / "results.csv").open("w", newline="", encoding="utf-8") as stream:
+        names = [name for name in results[0] if name != "timing"]
+        rows = csv.DictWriter(stream, names, extrasaction="ignore")
+        rows.writeheader()
+        rows.writerows(results)
+    (out / "results.md").write_text(f"{about['data']}\n\n{table(images, results)}\n", encoding="utf-8")
+    note = about["data"]
+    pictures.draw_curves(out / "curves.png", history, images, note=note)
+    if curves:
+        pictures.draw_finder(out / "lr_finder.png", curves, note=note)
+    sizes = sorted({result["images"] for result in results})
+    if len(sizes) > 1:
+        spans = {arm: [interval(list(scores_of(results, arm, size).values())) for size in sizes]
+                 for arm in _arms(results)}  # fmt: skip
+        pictures.draw_sizes(out / "sizes.png", sizes, spans, images, note=note)
+
+
+def draw_answers(out: Path, images: ImageSet, arm: Arm, test: Scores, note: str) -> None:
+    """The arm's pictures over the test set, named after the arm."""
+    name = str(arm).replace(":", "-").replace("@", "-")
+    if images.classes:
+        pictures.draw_confusion(out / f"confusion-{name}.png", images, arm, test, note=note)
+        pictures.draw_classes(out / f"answers-{name}.png", images, arm, test, note=note)
+    else:
+        pictures.draw_scores(out / f"scores-{name}.png", images, arm, test, note=note)
+
+
+def _difference(results: list[dict[str, Any]], first: str, other: str, size: int) -> str:
+    """Of the two arms at the same seeds, with the interval; which one is ahead where it leaves out 0."""
+    ours, theirs = scores_of(results, first, size), scores_of(results, other, size)
+    mean, half = interval([ours[seed] - theirs[seed] for seed in ours.keys() & theirs.keys()])
+    if math.isnan(half):
+        return f"{mean:+.3f}"
+    verdict = "not decided" if abs(mean) <= half else f"**{(first if mean > 0 else other).split(':')[0]}**"
+    return f"{mean:+.3f} ± {half:.3f} {verdict}"
+
+
+def _shown(scores: dict[int, float]) -> str:
+    mean, half = interval(list(scores.values()))
+    return f"{mean:.3f}" if math.isnan(half) else f"{mean:.3f} ± {half:.3f}"
+
+
+def _arms(results: list[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(result["arm"] for result in results))
+
+
+def _row(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
