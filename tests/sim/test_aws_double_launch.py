@@ -83,6 +83,17 @@ def test_one_token_from_many_threads_makes_one(aws: Account) -> None:
     assert count(aws) == 1
 
 
+def test_the_token_of_machines_that_are_gone_is_refused(aws: Account) -> None:
+    first, second = aws.launch(ClientToken="once", count=2)
+    aws.ec2.terminate_instances(InstanceIds=[first])
+    aws.wait(first, "terminated")
+    assert aws.launch(ClientToken="once", count=2) == [first, second]
+    aws.ec2.terminate_instances(InstanceIds=[second])
+    aws.wait(second, "terminated")
+    with refused("IdempotentInstanceTerminated"):
+        aws.launch(ClientToken="once", count=2)
+
+
 def test_another_request_under_a_known_token_is_refused(aws: Account) -> None:
     aws.launch(ClientToken="once")
     with refused("IdempotentParameterMismatch"):

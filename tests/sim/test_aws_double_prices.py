@@ -187,6 +187,10 @@ def test_retired_types_are_described_and_offered(aws: Account) -> None:
     assert len(offered["InstanceTypeOfferings"]) == 5
     by_region = aws.ec2.describe_instance_type_offerings(LocationType="region", Filters=filters)
     assert [each["Location"] for each in by_region["InstanceTypeOfferings"]] == [REGION]
+    wide = [named("instance-type", "p2.*"), named("location", ZONE)]
+    offered = aws.ec2.describe_instance_type_offerings(LocationType="availability-zone", Filters=wide)
+    types = {each["InstanceType"] for each in offered["InstanceTypeOfferings"]}
+    assert types == {"p2.xlarge", "p2.8xlarge", "p2.16xlarge"}
     with refused("InvalidInstanceType"):
         aws.ec2.describe_instance_types(InstanceTypes=["g2.2xlarge"])
 

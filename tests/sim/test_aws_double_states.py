@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
-from double_help import PERSISTENT, QUICK, TYPE, ZONE, Account, account, named, refused, until
+from double_help import PERSISTENT, QUICK, TYPE, ZONE, Account, account, ids_of, named, refused, until
 
 from cloudrun.sim.aws import Delays
 from cloudrun.sim.spec import MachineSpec
@@ -138,6 +138,7 @@ def test_stop_keeps_the_machine_and_start_gives_another_address(aws: Account, ho
     assert after["PublicIpAddress"] != before["PublicIpAddress"]
     assert host.machines[one].host == after["PublicIpAddress"]
     assert after["StateTransitionReason"] == ""
+    assert "StateReason" not in after
     assert host.machines[one].done == ["boot", "power off", "boot"]
 
 
@@ -214,7 +215,9 @@ def test_a_machine_that_ends_itself_ends_as_the_launch_said(
     one = aws.running(InstanceInitiatedShutdownBehavior=behaviour)
     host.machines[one].shutdown()
     aws.wait(one, end)
-    assert why(aws, one) == ("Client.InstanceInitiatedShutdown", "")
+    assert why(aws, one) == ("Client.InstanceInitiatedShutdown", "User initiated")
+    by_reason = [named("state-reason-code", "Client.InstanceInitiatedShutdown")]
+    assert ids_of(aws.ec2.describe_instances(Filters=by_reason)) == [one]
     assert ("destroy" in host.machines[one].done) == (end == "terminated")
 
 

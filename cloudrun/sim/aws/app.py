@@ -122,6 +122,7 @@ def _handlers(world: World, spot: Spot) -> dict[tuple[str, str], Handler]:
     ec2: dict[str, Handler] = {
         "RunInstances": spot.launching.run_instances,
         "DescribeInstances": spot.instances.describe,
+        "DescribeInstanceTypeOfferings": spot.instances.describe_offerings,
         "TerminateInstances": spot.instances.terminate,
         "StopInstances": spot.instances.stop,
         "StartInstances": spot.instances.start,

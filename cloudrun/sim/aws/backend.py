@@ -89,7 +89,8 @@ class Backend:
         instance._state.name = state
         instance._state.code = CODES[state]
         instance._reason = transition
-        instance.state_reason = StateReason(f"{code}: {message}" if code else "", code)
+        reason: Any = StateReason(f"{code}: {message}", code) if code else None  # a running one has none
+        instance.state_reason = reason
 
     def protect(self, region: str, id: str) -> None:
         """No TerminateInstances ends it, until its attribute is changed."""

@@ -21,7 +21,7 @@ from cloudrun.sim.aws.wire import (
     members,
     with_filters,
 )
-from cloudrun.sim.aws.world import GONE, SimInstance, World
+from cloudrun.sim.aws.world import GONE, STOPPED_BY_USER, SimInstance, World
 
 _ID = re.compile(r"i-[0-9a-f]{8}([0-9a-f]{9})?")
 _NO_INSTANCE = "i-0"  # a filter value that nothing has
@@ -49,6 +49,14 @@ class Instances:
         wanted = filters.get("instance-id")
         shown = [each for each in fitting if wanted is None or each in wanted]
         filters["instance-id"] = shown or [_NO_INSTANCE]
+        return self._world.backend.call(request.with_form(with_filters(request.form, filters)))
+
+    def describe_offerings(self, request: Request) -> Reply:
+        """moto takes wildcards in the type for letters: they are spelt out here."""
+        filters = filters_of(request.form)
+        types = filters.get("instance-type", [])
+        if any(mark in each for each in types for mark in "*?"):
+            filters["instance-type"] = seeds.types_like(types) or [_NO_INSTANCE]
         return self._world.backend.call(request.with_form(with_filters(request.form, filters)))
 
     def check_visible(self, request: Request) -> None:
@@ -153,11 +161,10 @@ class Instances:
 
     def _check_can_start(self, instance: SimInstance) -> None:
         request = self._world.requests.get(instance.request_id)
-        if request and request.state != "disabled":
+        if request and request.status != STOPPED_BY_USER:
             raise ApiError(
                 "IncorrectSpotRequestState",
-                f"You can't start the Spot Instance '{instance.id}' because the associated Spot Instance "
-                f"request is not in an appropriate state to support start.",
+                "Only Amazon EC2 can restart an interrupted stopped Spot Instance.",
             )
         self._check_room(instance)
 
@@ -202,6 +209,7 @@ _FILTERS: dict[str, Callable[[SimInstance], str]] = {
     "spot-instance-request-id": lambda instance: instance.request_id,
     "reservation-id": lambda instance: instance.reservation,
     "launch-index": lambda instance: str(instance.index),
+    "state-reason-code": lambda instance: instance.reason,
     "instance-state-code": lambda instance: str(CODES[instance.state]),
 }
 

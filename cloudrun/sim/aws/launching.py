@@ -29,6 +29,7 @@ from cloudrun.sim.aws.wire import (
 from cloudrun.sim.aws.world import Launch, SimInstance, SpotRequest, World
 
 USER_DATA_BYTES = 16384  # before base64 (EC2 user guide, "Run commands at launch")
+NO_CAPACITY = "InsufficientInstanceCapacity"
 MARKET = "InstanceMarketOptions"
 SPOT = f"{MARKET}.SpotOptions"
 _RESOLVE = "resolve:ssm:"
@@ -152,6 +153,12 @@ class Launching:
                 "IdempotentParameterMismatch",
                 "Arguments on this idempotent request are inconsistent with arguments used in previous "
                 "request(s).",
+            )
+        if all(self._world.instances[each].state == "terminated" for each in known.instance_ids):
+            raise ApiError(
+                "IdempotentInstanceTerminated",
+                "The request uses the same client token as a previous request for which the instance has "
+                "been terminated.",
             )
         return self._answer(region, known.instance_ids)
 
@@ -281,7 +288,7 @@ class Launching:
         if fault:
             raise fault.error()
         if count < wanted.least:
-            raise _no_capacity(wanted)
+            raise self._no_capacity(wanted)
         self._check_price(wanted, zone)
         vcpus = seeds.vcpus_of(wanted.type) * count
         world.quotas.check(wanted.region, wanted.type, wanted.market, vcpus, world.vcpus_used)
@@ -297,6 +304,27 @@ class Launching:
                 return zone, count
             best = max(best, (zone, count), key=lambda found: found[1])
         return best
+
+    def _no_capacity(self, wanted: Wanted) -> ApiError:
+        if not wanted.chosen:
+            spot = wanted.market == Market.SPOT
+            kind = "Spot capacity" if spot else f"{wanted.type} capacity in {wanted.region}"
+            return ApiError(NO_CAPACITY, f"There is no {kind} available that matches your request.")
+        others = [
+            zone
+            for zone in seeds.zones_offering(wanted.region, wanted.type)
+            if self._world.capacity.free(wanted.type, zone, wanted.market) != 0
+        ]
+        elsewhere = (
+            f" You can currently get {wanted.type} capacity by not specifying an Availability Zone in your "
+            f"request or choosing {', '.join(others)}."
+        )
+        return ApiError(
+            NO_CAPACITY,
+            f"We currently do not have sufficient {wanted.type} capacity in the Availability Zone you "
+            f"requested ({wanted.zones[0]}). Our system will be working on provisioning additional capacity."
+            + (elsewhere if others else ""),
+        )
 
     def _check_price(self, wanted: Wanted, zone: str) -> None:
         if wanted.market != Market.SPOT or not wanted.max_price:
@@ -360,19 +388,6 @@ def _names_groups(form: Form) -> bool:
 def _refuse_what_is_not_rehearsed(form: Form) -> None:
     if any(key.startswith("LaunchTemplate") for key in form):
         raise ApiError("UnsupportedOperation", "Launch templates are not rehearsed.")
-
-
-def _no_capacity(wanted: Wanted) -> ApiError:
-    if wanted.market == Market.SPOT:
-        text = "There is no Spot capacity available that matches your request."
-    elif wanted.chosen:
-        text = (
-            f"We currently do not have sufficient {wanted.type} capacity in the Availability Zone you "
-            f"requested ({wanted.zones[0]}). Our system will be working on provisioning additional capacity."
-        )
-    else:
-        text = f"We currently do not have sufficient {wanted.type} capacity in the zones of {wanted.region}."
-    return ApiError("InsufficientInstanceCapacity", text)
 
 
 def _fingerprint(form: Form) -> str:

@@ -172,7 +172,7 @@ class Life:
 
     def _become(self, instance: SimInstance, state: str, reason: Reason = ("", "")) -> None:
         code, message = reason
-        instance.state = state
+        instance.state, instance.reason = state, code
         if state not in ("pending", "running"):
             self._world.release_capacity(instance)
         self._world.backend.set_state(
@@ -181,7 +181,9 @@ class Life:
 
 
 def _transition(code: str) -> str:
-    """StateTransitionReason: only a user's own call has its time in it."""
-    if code == USER[0]:
-        return f"User initiated ({datetime.now(UTC):%Y-%m-%d %H:%M:%S} GMT)"
-    return code if code.startswith("Server.Spot") else ""
+    """StateTransitionReason. That of a system that ended itself has no time in it, as descriptions of
+    such instances show that people have published (2019 to 2026)."""
+    at = f"({datetime.now(UTC):%Y-%m-%d %H:%M:%S} GMT)"
+    if code in (SPOT_END[0], SPOT_STOP[0]):
+        return f"Service initiated {at}"
+    return {USER[0]: f"User initiated {at}", SELF[0]: "User initiated", BROKEN[0]: BROKEN[0]}.get(code, "")

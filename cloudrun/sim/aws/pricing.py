@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from functools import cache
+from collections.abc import Mapping
+from functools import cache, lru_cache
 from typing import Any
 
 from moto.utilities.utils import load_resource
@@ -43,7 +43,7 @@ def _products(data: Mapping[str, Any]) -> Reply:
                 "InvalidParameterException", f"The filter type {each.get('Type')} is not rehearsed"
             )
         filters[str(each["Field"])] = str(each["Value"])
-    rows = list(_matching(filters))
+    rows = _matching(tuple(sorted(filters.items())))
     token = str(data.get("NextToken") or "0")
     if not token.isdecimal():
         raise ApiError("InvalidNextTokenException", "The pagination token is invalid")
@@ -55,7 +55,11 @@ def _products(data: Mapping[str, Any]) -> Reply:
     return json_reply(content)
 
 
-def _matching(filters: Mapping[str, str]) -> Iterator[str]:
+@lru_cache(maxsize=64)
+def _matching(wanted: tuple[tuple[str, str], ...]) -> list[str]:
+    """All rows that pass these filters, as JSON. The catalogue does not change while we run."""
+    filters = dict(wanted)
+    rows = []
     region = filters.get("regionCode", "")
     offers = load_offers(
         provider=seeds.PROVIDER,
@@ -68,7 +72,8 @@ def _matching(filters: Mapping[str, str]) -> Iterator[str]:
             continue
         attributes = _attributes(offer)
         if all(attributes.get(name) == value for name, value in filters.items()):
-            yield json.dumps(_entry(offer, attributes))
+            rows.append(json.dumps(_entry(offer, attributes)))
+    return rows
 
 
 _FIXED = {

@@ -30,6 +30,7 @@ from cloudrun.catalog import find_type, list_types, load_offers
 from cloudrun.catalog.loader import InstanceType as Known
 from cloudrun.catalog.loader import read_csv
 from cloudrun.models import Market
+from cloudrun.sim.aws.wire import fits
 
 PROVIDER = "aws"
 REVIVED_FAMILIES = ("p2",)
@@ -73,6 +74,11 @@ def zones_offering(region: str, type: str) -> tuple[str, ...]:
 def is_known(type: str) -> bool:
     """Whether such a type exists or existed: others are a slip of the pen."""
     return type in INSTANCE_TYPES or find_type(PROVIDER, type) is not None
+
+
+def types_like(patterns: list[str]) -> list[str]:
+    """Every type that fits one of the patterns."""
+    return [name for name in INSTANCE_TYPES if fits(name, patterns)]
 
 
 def vcpus_of(type: str) -> int:

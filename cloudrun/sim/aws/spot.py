@@ -30,9 +30,10 @@ from cloudrun.sim.aws.wire import (
     read_time,
     whole_number,
 )
-from cloudrun.sim.aws.world import SimInstance, SpotRequest, World
+from cloudrun.sim.aws.world import STOPPED_BY_USER, SimInstance, SpotRequest, World
 
 PRODUCT = "Linux/UNIX"
+MOST_SCORES = 10  # regions or zones of one answer (EC2 user guide, "Spot placement score")
 ACTIONS = ("terminate", "stop", "hibernate")
 CAPACITY, PRICE = "no-capacity", "by-price"  # why EC2 takes a machine back
 _ROWS = 1000  # of a page (DescribeSpotPriceHistory)
@@ -83,7 +84,7 @@ class Spot:
                 self._world.backend.end(instance.region, instance.id)
                 self.life.terminate(instance, SPOT_END)
                 return
-            request.become("open", f"instance-stopped-{why}")
+            request.become("disabled", f"instance-stopped-{why}")
             self._world.backend.halt(instance.region, instance.id)
             self.life.stop(instance, SPOT_STOP)
 
@@ -92,20 +93,17 @@ class Spot:
         request = self._world.requests.get(instance.request_id)
         if request is None or request.instance_id != instance.id or request.state in ("cancelled", "closed"):
             return
-        taken = reason in (SPOT_END, SPOT_STOP)
-        if instance.state == "stopped":
-            if not taken:
-                request.become("disabled", "instance-stopped-by-user")
-                return
-        elif not taken:
+        if instance.state == "stopped" and reason != SPOT_STOP:
+            request.become("disabled", STOPPED_BY_USER)
+        elif instance.state == "terminated" and reason != SPOT_END:
             request.become("open" if request.persistent else "closed", "instance-terminated-by-user")
-        if request.state == "open":
+        if _waits(request):
             self._world.timers.after(self._world.delays.refill_s, lambda: self._refill(request))
 
     def _refill(self, request: SpotRequest) -> None:
         """EC2 fulfils an open request again: the same disk if it had stopped it, else a new instance."""
         with self._world.lock:
-            if request.state != "open":
+            if not _waits(request):
                 return
             instance = self._world.instances[request.instance_id]
             if instance.state == "stopped":
@@ -115,7 +113,8 @@ class Spot:
             else:
                 done = bool(self.launching.again(request))
             if not done:
-                request.status = "capacity-not-available"
+                if request.state == "open" and request.status != "capacity-not-available":
+                    request.become("open", "capacity-not-available")
                 self._world.timers.after(self._world.delays.refill_s, lambda: self._refill(request))
 
     def price_rose(self, type: str, zone: str, price_usd: Decimal, notice_s: float) -> None:
@@ -146,7 +145,7 @@ class Spot:
         )
 
     def cancel_requests(self, request: Request) -> Reply:
-        """Running machines go on; one that EC2 had stopped ends with its request."""
+        """Running machines go on; one that is stopped ends with its request."""
         ids = members(request.form, "SpotInstanceRequestId")
         found = [each for each in self._world.requests.values() if each.region == request.region]
         self._check_ids(ids, found)
@@ -161,14 +160,14 @@ class Spot:
 
     def _cancel(self, request: SpotRequest) -> None:
         instance = self._world.instances[request.instance_id]
-        interrupted = request.state == "open" and instance.state in ("stopping", "stopped")
-        lives = instance.state in ("pending", "running")
-        request.become(
-            "cancelled", "request-canceled-and-instance-running" if lives else "canceled-before-fulfillment"
-        )
-        if interrupted:
+        if instance.state in ("stopping", "stopped"):
+            request.become("cancelled", "instance-terminated-by-service")
             self._world.backend.end(instance.region, instance.id)
             self.life.terminate(instance, SPOT_END)
+        elif instance.state in ("pending", "running"):
+            request.become("cancelled", "request-canceled-and-instance-running")
+        else:
+            request.become("cancelled", "canceled-before-fulfillment")
 
     def _check_ids(self, ids: list[str], found: list[SpotRequest]) -> None:
         known = {each.id for each in found}
@@ -200,7 +199,7 @@ class Spot:
             "status": {
                 "code": request.status,
                 "updateTime": request.status_at,
-                "message": request.status.replace("-", " "),
+                "message": _MESSAGES.get(request.status, request.status.replace("-", " ")),
             },
             "instanceId": request.instance_id,
             "instanceInterruptionBehavior": request.on_interruption,
@@ -270,7 +269,7 @@ class Spot:
             else:
                 rows.append({"region": region, "score": max(scores.values(), default=1)})
         rows.sort(key=lambda row: int(str(row["score"])), reverse=True)
-        return ec2_reply("GetSpotPlacementScores", {"spotPlacementScoreSet": rows})
+        return ec2_reply("GetSpotPlacementScores", {"spotPlacementScoreSet": rows[:MOST_SCORES]})
 
     def _score(self, type: str, zone: str, target: int) -> int:
         free = self._world.capacity.free(type, zone, Market.SPOT)
@@ -278,6 +277,14 @@ class Spot:
             return 9
         return 1 if free < target else 3
 
+
+_MESSAGES = {
+    "fulfilled": "Your Spot request is fulfilled.",
+    "instance-terminated-no-capacity": "Your Spot instance was terminated because there is no Spot capacity "
+    "available that matches your request.",
+    "instance-stopped-no-capacity": "Your Spot instance was stopped because there is no Spot capacity "
+    "available that matches your request.",
+}
 
 _FILTERS: dict[str, Callable[[SpotRequest], str]] = {
     "spot-instance-request-id": lambda request: request.id,
@@ -289,6 +296,12 @@ _FILTERS: dict[str, Callable[[SpotRequest], str]] = {
     "launched-availability-zone": lambda request: request.zone,
     "spot-price": lambda request: request.max_price,
 }
+
+
+def _waits(request: SpotRequest) -> bool:
+    """Whether EC2 will fulfil it again by itself."""
+    stopped_by_ec2 = request.state == "disabled" and request.status != STOPPED_BY_USER
+    return request.state == "open" or stopped_by_ec2
 
 
 def _price_row(change: PriceChange) -> dict[str, Any]:

@@ -20,7 +20,8 @@ from cloudrun.sim.aws.wire import (
 )
 from cloudrun.sim.aws.world import GONE, World
 
-# EBS user guide, "Requirements for EBS volume modifications": six hours between two changes of a volume.
+# ModifyVolume, API reference until 2025: six hours between two changes of a volume. The newest text allows
+# four changes within 24 hours; the older rule is the stricter one, and what holds for it holds for both.
 BETWEEN_CHANGES = timedelta(hours=6)
 _ROWS = 500
 

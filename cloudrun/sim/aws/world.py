@@ -27,6 +27,7 @@ COUNTED = (
     "running",
 )  # states whose vCPUs count against a quota (EC2 user guide, "On-Demand quotas")
 GONE = ("shutting-down", "terminated")
+STOPPED_BY_USER = "instance-stopped-by-user"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ class SimInstance:
     reservation: str
     index: int  # among those of its launch
     state: str = "pending"
+    reason: str = ""  # code of the state's reason
     request_id: str = ""  # of its spot request
     visible_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     notice: tuple[str, datetime] | None = None  # what EC2 will do to it, and when
