@@ -14,6 +14,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import asdict
@@ -56,6 +57,7 @@ class EmbeddedMachine:
         self._config = parse(spec.user_data)
         self._power: _PowerSwitch | None = None
         self._metadata: MetadataServer | None = None
+        self._destroyed = False
         self._lock = threading.RLock()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -65,6 +67,8 @@ class EmbeddedMachine:
 
     def boot(self) -> None:
         with self._lock:
+            if self._destroyed:
+                raise BootFailed(f"{self._spec.id} is gone", hint="launch another one")
             if self.running:
                 return
             self.power_off()  # what is left of one whose server died
@@ -91,6 +95,7 @@ class EmbeddedMachine:
 
     def destroy(self) -> None:
         with self._lock:
+            self._destroyed = True
             self.power_off()
             shutil.rmtree(self._folder.path, ignore_errors=True)
 
@@ -127,8 +132,13 @@ class EmbeddedMachine:
             save_text(self._folder.host_key.with_suffix(".pub"), given.get("ed25519_public", ""))
         else:
             make_keys(self._folder.path, comment=self._spec.hostname)
-        lines = "".join(f"{line}\n" for line in self._config.authorized_keys)
-        save_text(self._folder.authorized_keys, lines)
+        opening = self._config.authorized_keys or (self._nobodys_key(),)
+        save_text(self._folder.authorized_keys, "".join(f"{line}\n" for line in opening))
+
+    def _nobodys_key(self) -> str:
+        """The server wants one key at least: one of which no other half is left."""
+        with tempfile.TemporaryDirectory(dir=self._folder.path) as folder:
+            return make_keys(Path(folder), comment="nobody").login_public
 
     def _environment(self, metadata_port: int) -> dict[str, str]:
         base = machine_environment(

@@ -19,6 +19,7 @@ from cloudrun.sim import cloudinit
 from cloudrun.sim.cloudconfig import CloudConfig
 
 SYSTEM = ".system"
+TRANSLATED = (cloudinit.CLOUD, "/root", "/var/log")  # besides what the user data itself writes
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +42,15 @@ def main() -> None:
 def place(plan: HomePlan) -> cloudinit.Place:
     home = Path(plan.home)
     theirs = Path("/home") / plan.user
-    (home / SYSTEM).mkdir(exist_ok=True)
+    for folder in TRANSLATED:
+        (home / SYSTEM / folder[1:]).mkdir(parents=True, exist_ok=True)
 
     def locate(path: str) -> Path:
         if Path(path).is_relative_to(theirs):
             return home / Path(path).relative_to(theirs)
         return home / SYSTEM / path.lstrip("/")
 
-    written = {file.path for file in plan.config.files} | {cloudinit.CLOUD, str(theirs)}
+    written = {file.path for file in plan.config.files} | {str(theirs), *TRANSLATED}
     # The longest first: a file before the folder that it is in. Whole names only.
     names = "|".join(re.escape(path) for path in sorted(written, key=len, reverse=True))
     pattern = re.compile(rf"(?<![\w./-])(?:{names})(?![\w-])")

@@ -20,7 +20,7 @@ while [ $# -gt 0 ]; do
     --*) ;;
     now) when=0 ;;
     +*) when=${{1#+}} ;;
-    -*c*) kill "$(cat "$waiting")" && rm "$waiting"; exit ;;
+    -*c*) kill -- "-$(cat "$waiting")" && rm "$waiting"; exit ;;
     -*r*) act='{reboot}' ;;
     -*) ;;
     *) echo "${{0##*/}}: only now and +MINUTES are known here, not $1" >&2; exit 1 ;;
@@ -39,7 +39,7 @@ SUDO = """\
 while [ $# -gt 0 ]; do
   case "$1" in
     --) shift; break ;;
-    -u | -g | -p | -C | -D | -h | -T) shift 2 ;;
+    -[!-]*[ugpCDRT] | -[ugpCDRT]) shift 2 ;; # alone, or last of several letters, with a value behind
     -*) shift ;;
     *=*) export "$1"; shift ;;
     *) break ;;
