@@ -6,7 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from cloudrun.models import Attempt, Machine, Offer, Outcome, Plan, Run, Stack
+from cloudrun import catalog
+from cloudrun.models import (
+    Attempt,
+    LaunchOptions,
+    Machine,
+    Market,
+    Offer,
+    Outcome,
+    Plan,
+    Run,
+    Stack,
+)
+
+# NVIDIA's images take 60 to 75 GB; the course of 2017 needed 70, and its 30 GB filled at once.
+DEFAULT_DISK_GB = 100
+NO_OPTIONS = LaunchOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +36,8 @@ class Order:
     checkpoint: str = ""  # folder below the outputs; "" for a job that does not resume
     secrets: tuple[str, ...] = ()  # names of secrets, never their values
     budget_usd: Decimal | None = None
+    options: LaunchOptions = NO_OPTIONS
+    retry_until_up: bool = False
 
 
 def order_of(plan: Plan, secrets: Sequence[str]) -> Order:
@@ -33,11 +50,16 @@ def order_of(plan: Plan, secrets: Sequence[str]) -> Order:
         checkpoint="checkpoint" if plan.job.resume else "",
         secrets=tuple(secrets),
         budget_usd=plan.budget_usd,
+        options=plan.options,
+        retry_until_up=plan.retry_until_up,
     )
 
 
-def next_offer(candidates: Sequence[Offer], attempts: Sequence[Attempt]) -> Offer | None:
-    """The cheapest candidate not yet tried in this round, or None when all were.
+def next_offer(
+    candidates: Sequence[Offer], attempts: Sequence[Attempt], *, again: bool = False
+) -> Offer | None:
+    """The cheapest candidate not yet tried in this round, or None when all were. With `again` the
+    round is begun anew then: the one that was tried least often.
 
     A preemption begins a new round: what had no capacity an hour ago may have some now.
     The offer that was just preempted is tried last, its zone after the other zones.
@@ -50,6 +72,8 @@ def next_offer(candidates: Sequence[Offer], attempts: Sequence[Attempt]) -> Offe
     else:
         order = sorted(candidates, key=lambda offer: (offer == taken, _place(offer) == _place(taken)))
     tried = [attempt.offer for attempt in this_round if not _preempted(attempt)]
+    if again:
+        return min(order, key=tried.count, default=None)
     return next((offer for offer in order if offer not in tried), None)
 
 
@@ -67,6 +91,19 @@ def token_of(run_id: str, number: int) -> str:
 def process_key(attempt: Attempt) -> str:
     """The attempt's name on its machine."""
     return f"{attempt.run}.{attempt.number}"
+
+
+def disk_gb_of(offer: Offer, asked_gb: int) -> int:
+    """The size of the disk to rent with a machine, 0 where there is none to rent."""
+    return 0 if offer.market is Market.OWN else asked_gb or DEFAULT_DISK_GB
+
+
+def hourly_usd(offer: Offer, disk_gb: int) -> Decimal | None:
+    """Compute, disk and public address of an hour; None where the price is unknown."""
+    if offer.market is Market.OWN or offer.price_per_hour_usd is None:
+        return offer.price_per_hour_usd
+    rest, _ = catalog.running_cost_per_hour_usd(offer.provider, disk_gb_of(offer, disk_gb))
+    return offer.price_per_hour_usd + rest
 
 
 def offer_of(machine: Machine) -> Offer:

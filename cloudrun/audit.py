@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
 
-from cloudrun import rent
+from cloudrun import charging
 from cloudrun.attempts import offer_of
 from cloudrun.context import Context
-from cloudrun.errors import CloudrunError, NotFound
+from cloudrun.errors import CloudrunError, NotFound, ProviderError
 from cloudrun.events import Note
 from cloudrun.models import Attempt, Charge, Machine, MachineState, Run, RunState, Stage
 from cloudrun.records import from_json
@@ -35,13 +36,19 @@ def adopt(ctx: Context, providers: tuple[str, ...]) -> list[Machine]:
 
 def _adopt_machines(ctx: Context, provider: str) -> list[Machine]:
     new: list[Machine] = []
-    for machine in ctx.provider(provider).list_machines():
+    try:
+        found = ctx.provider(provider).list_machines()
+    except ProviderError as error:  # no SDK, no account: nothing of ours there, or nobody can tell
+        ctx.on_event(Note(f"{provider} was not asked: {error.message}"))
+        return []
+    for machine in found:
         if machine.state.gone or ctx.store.get_machine(machine.name) is not None:
             continue
         ctx.store.add_machine(machine)
         new.append(machine)
         if machine.launched_at is not None:
-            rent.open_charges(ctx, offer_of(machine), machine=machine.name, run="", at=machine.launched_at)
+            offer, at = offer_of(machine), machine.launched_at
+            charging.open_rent(ctx, offer, disk_gb=machine.disk_gb, machine=machine.name, run="", at=at)
     return new
 
 
@@ -64,17 +71,14 @@ def _adopt_from_home(ctx: Context, run_id: str) -> None:
 
 
 def _adopt_from_machine(ctx: Context, machine: Machine) -> None:
-    shell = ctx.connect(machine)
     try:
-        found = process.list_runs(shell)
-        for key, status in found.items():
-            run_id, _, number = key.rpartition(".")
-            if not _known(ctx, run_id):
-                _adopt_process(ctx, machine, run_id, int(number), status, process.read_spec(shell, key))
+        with closing(ctx.connect(machine)) as shell:
+            for key, status in process.list_runs(shell).items():
+                run_id, _, number = key.rpartition(".")
+                if not _known(ctx, run_id):
+                    _adopt_process(ctx, machine, run_id, int(number), status, process.read_spec(shell, key))
     except CloudrunError as error:
-        ctx.on_event(Note(f"{machine.name}: {error.message}"))
-    finally:
-        shell.close()
+        ctx.on_event(Note(f"{machine.name} cannot be looked into from here: {error.message}"))
 
 
 def _adopt_process(

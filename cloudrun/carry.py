@@ -10,9 +10,16 @@ from dataclasses import replace
 from cloudrun import bundle, rent
 from cloudrun.attempts import Order, process_key
 from cloudrun.context import Context
-from cloudrun.errors import BootFailed, ConnectFailed, ConnectionLost, MachineError, Refused
-from cloudrun.events import Progress
-from cloudrun.models import Attempt, Machine, Run
+from cloudrun.errors import (
+    BootFailed,
+    CloudrunError,
+    ConnectFailed,
+    ConnectionLost,
+    MachineError,
+    Refused,
+)
+from cloudrun.events import Note, Progress
+from cloudrun.models import Attempt, Machine, MachineState, OnPreempt, Run
 from cloudrun.records import to_json
 from cloudrun.remote import process, transfer
 from cloudrun.remote.shell import Shell
@@ -40,8 +47,16 @@ def process_spec(
         max_seconds=run.max_hours * 3600 if run.max_hours else None,
         gpus=order.gpu_count,
         resume_from=resume_from,
+        resume=order.checkpoint if _comes_back(ctx, attempt) else "",
+        secrets=order.secrets,
         labels={"run": json.dumps(to_json(replace(run, env=()))), "order": json.dumps(to_json(order))},
     )
+
+
+def _comes_back(ctx: Context, attempt: Attempt) -> bool:
+    """Whether the machine is started again by its provider, same disk, after a preemption."""
+    machine = ctx.store.get_machine(attempt.machine)
+    return machine is not None and dict(machine.detail).get("on-preempt") == OnPreempt.STOP
 
 
 def push_code(ctx: Context, run: Run, shell: Shell) -> None:
@@ -93,11 +108,29 @@ def bring_home(ctx: Context, run: Run, attempt: Attempt, machine: Machine) -> st
     return ""
 
 
-def _pull(ctx: Context, run: Run, attempt: Attempt, shell: Shell) -> None:
+def salvage(ctx: Context, run: Run, attempt: Attempt) -> None:
+    """From a machine that is being taken: the outputs, its checkpoint first, while it still answers (blocking
+    until it is gone). What does not come in time was pulled by the timer, or is lost."""
+    machine = ctx.store.get_machine(attempt.machine)
+    if machine is None or attempt.started_at is None:
+        return
+    try:
+        machine = rent.refresh(ctx, machine)
+        if machine.state is not MachineState.RUNNING:
+            return
+        with closing(ctx.connect(machine)) as shell:
+            for prefix in ("checkpoint/", "") if run.resume else ("",):
+                _pull(ctx, run, attempt, shell, prefix=prefix)
+    except CloudrunError as error:
+        ctx.on_event(Note(f"not all outputs of {machine.name} could be saved: {error.message}"))
+
+
+def _pull(ctx: Context, run: Run, attempt: Attempt, shell: Shell, *, prefix: str = "") -> None:
     transfer.pull_outputs(
         shell,
         process_key(attempt),
         ctx.files(run).outputs,
+        prefix=prefix,
         progress=_shown(ctx, "pull"),
     )
 

@@ -20,62 +20,35 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING
 
+from cloudrun.client_machines import NO_OPTIONS, NO_SECRETS, MachineVerbs
 from cloudrun.config import Settings, load_settings
 from cloudrun.errors import CloudrunError, Refused
 from cloudrun.events import OnEvent, Progress, ignore
-from cloudrun.guard import IDLE_MINUTES, make_guard
 from cloudrun.models import (
     Attempt,
     BundleFile,
-    Guard,
-    Machine,
+    LaunchOptions,
     MachineState,
     Market,
-    Offer,
     Plan,
     Run,
-    Stack,
     Stage,
 )
 from cloudrun.runfiles import RunFiles
 from cloudrun.store import Store
 
 if TYPE_CHECKING:
-    from cloudrun.context import Context
-    from cloudrun.remote.shell import Shell
+    pass
 
-NO_SECRETS: Mapping[str, str] = {}
 CONNECT_TIMEOUT_S = 20.0
 
 
-class Client:
+class Client(MachineVerbs):
     """One user's cloudrun: settings, store, and everything that can be done with them."""
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or load_settings()
         self.store = Store(self.settings.store_path)
-
-    def context(self, *, on_event: OnEvent | None = None, secrets: Mapping[str, str] = NO_SECRETS) -> Context:
-        """What the metered stages need; made anew for each walk."""
-        from cloudrun.context import Context
-        from cloudrun.providers import load_provider
-        from cloudrun.remote.connect import connect
-
-        def shell_of(machine: Machine) -> Shell:
-            if machine.address is None:
-                raise Refused(
-                    f"{machine.name} has no address", hint=f"cloudrun machines start {machine.name}"
-                )
-            return connect(machine.address, self.settings, machine=machine.name)
-
-        return Context(
-            settings=self.settings,
-            store=self.store,
-            provider=lambda name: load_provider(name, self.settings),
-            connect=shell_of,
-            on_event=on_event or ignore,
-            secrets=secrets,
-        )
 
     # --- runs --------------------------------------------------------------------------------
 
@@ -107,6 +80,8 @@ class Client:
         allow_secrets: bool = False,
         env: Sequence[tuple[str, str]] = (),
         regions: Sequence[str] = (),
+        options: LaunchOptions = NO_OPTIONS,
+        retry_until_up: bool = False,
     ) -> Plan:
         """Stages 1 to 4. Free: nothing is stored, launched or sent. Raises UsageError, ProviderError."""
         from cloudrun.plan import make_plan
@@ -130,6 +105,8 @@ class Client:
             allow_secrets=allow_secrets,
             env=tuple(env),
             regions=tuple(regions),
+            options=options,
+            retry_until_up=retry_until_up,
         )
 
     def submit(
@@ -272,178 +249,6 @@ class Client:
             return home
         outputs.copy_folder(home, to, progress=lambda done, total: emit(Progress("copy", done, total)))
         return to
-
-    # --- machines ----------------------------------------------------------------------------
-
-    def launch(
-        self,
-        *,
-        type: str = "local",
-        market: Market | None = None,
-        name: str = "",
-        stack: str = "",
-        max_hours: float | None = None,
-        budget_usd: Decimal | None = None,
-        idle_minutes: float | None = IDLE_MINUTES,
-        keep: bool = False,
-        disk_gb: int = 0,
-        regions: Sequence[str] = (),
-        on_event: OnEvent | None = None,
-    ) -> Machine:
-        """A machine that stays until its guard, or you, end it. Blocks until it is ready for runs."""
-        from cloudrun import machines
-
-        found, candidates = self.plan_launch(
-            type=type,
-            market=market,
-            stack=stack,
-            regions=regions,
-            max_hours=max_hours,
-            budget_usd=budget_usd,
-            disk_gb=disk_gb,
-        )
-
-        def guard_of(offer: Offer) -> Guard:
-            return make_guard(
-                now=datetime.now(UTC),
-                max_hours=max_hours,
-                budget_usd=budget_usd,
-                price_per_hour_usd=offer.price_per_hour_usd,
-                idle_minutes=idle_minutes,
-                keep=keep,
-            )
-
-        return machines.launch(
-            self.context(on_event=on_event),
-            name=name,
-            stack=found,
-            candidates=candidates,
-            guard_of=guard_of,
-            disk_gb=disk_gb,
-        )
-
-    def plan_launch(
-        self,
-        *,
-        type: str = "local",
-        market: Market | None = None,
-        stack: str = "",
-        regions: Sequence[str] = (),
-        max_hours: float | None = None,
-        budget_usd: Decimal | None = None,
-        disk_gb: int = 0,
-    ) -> tuple[Stack, tuple[Offer, ...]]:
-        """Stages 2 and 3 of a launch: the stack and the offers that fit, cheapest first. Free."""
-        from cloudrun.plan import plan_launch
-        from cloudrun.providers import load_provider
-
-        return plan_launch(
-            type=type,
-            market=market,
-            stack=stack,
-            regions=tuple(regions),
-            max_hours=max_hours,
-            budget_usd=budget_usd,
-            disk_gb=disk_gb,
-            providers=lambda name: load_provider(name, self.settings),
-        )
-
-    def offers(
-        self,
-        *,
-        gpu: str = "",
-        min_gpu_memory_gib: float = 0,
-        type: str = "",
-        market: Market | None = None,
-        regions: Sequence[str] = (),
-    ) -> list[Offer]:
-        """What could be rented, cheapest first; an unknown price comes last."""
-        from cloudrun.plan import find_offers
-        from cloudrun.providers import load_provider
-
-        return find_offers(
-            gpu=gpu,
-            min_gpu_memory_gib=min_gpu_memory_gib,
-            type=type,
-            market=market,
-            regions=tuple(regions),
-            providers=lambda name: load_provider(name, self.settings),
-        )
-
-    def machines(self, *, all: bool = False) -> list[Machine]:
-        """Machines as their providers see them now; with `all` also those that ended."""
-        known = self.store.list_machines(all=all)
-        if not known:
-            return []
-        from cloudrun.machines import heal
-
-        ctx = self.context()
-        seen = [machine if machine.state.gone else heal(ctx, machine) for machine in known]
-        return [machine for machine in seen if all or not machine.state.gone]
-
-    def machine(self, name: str) -> Machine:
-        """By name, id or unique prefix, as the store has it. Raises NotFound, Ambiguous."""
-        return self.store.find_machine(name)
-
-    def machine_cost_usd(self, machine: Machine) -> Decimal | None:
-        """What the machine cost so far; None while a price is unknown."""
-        from cloudrun import ledger
-
-        since = machine.launched_at  # an earlier machine may have had the same name
-        charges = [
-            charge
-            for charge in self.store.list_charges(machine=machine.name)
-            if since is None or charge.opened_at >= since
-        ]
-        return ledger.run_cost_usd(charges, now=datetime.now(UTC))
-
-    def start(self, name: str) -> Machine:
-        """Start a stopped machine and wait until it answers."""
-        from cloudrun import machines
-
-        return machines.start(self.context(), self.machine(name))
-
-    def stop(self, name: str) -> Machine:
-        """Turn a machine off, disk kept. Idempotent."""
-        from cloudrun import machines
-
-        return machines.stop(self.context(), self.machine(name))
-
-    def terminate(self, name: str) -> Machine:
-        """End a machine and free all that was made for it. Idempotent; outputs at home stay."""
-        from cloudrun import rent
-
-        return rent.let_go(self.context(), self.machine(name))
-
-    def extend(self, name: str, *, hours: float) -> Machine:
-        """Move the machine's deadline; its own guard is told."""
-        from cloudrun import machines
-
-        return machines.extend(self.context(), self.machine(name), hours=hours)
-
-    def scan_host_key(self, target: str) -> str:
-        """The key line that user@host[:port] shows now, for the user to confirm."""
-        from cloudrun import machines
-
-        return machines.attachable(self.context()).scan_host_key(target)
-
-    def attach_machine(self, name: str, target: str, *, host_key: str, key_path: str = "") -> Machine:
-        """Make a host that exists already usable as machine `name`."""
-        from cloudrun import machines
-
-        return machines.attach(self.context(), name, target, host_key=host_key, key_path=key_path)
-
-    def shell(self, name: str) -> Shell:
-        """That machine's command line; it connects on first use."""
-        return self.context().connect(self.machine(name))
-
-    def adopt(self, *, provider: str = "", on_event: OnEvent | None = None) -> list[Machine]:
-        """Rebuild the store from the providers, the machines' own records and the run folders."""
-        from cloudrun import audit
-        from cloudrun.providers import provider_names
-
-        names = (provider,) if provider else tuple(provider_names())
-        return audit.adopt(self.context(on_event=on_event), names)
 
     def _connect(self, name: str) -> None:
         with suppress(CloudrunError):

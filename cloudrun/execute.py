@@ -17,6 +17,8 @@ from typing import NoReturn
 from cloudrun import bundle, ledger, rent
 from cloudrun.attempts import (
     Order,
+    disk_gb_of,
+    hourly_usd,
     machine_name,
     next_offer,
     offer_of,
@@ -24,17 +26,14 @@ from cloudrun.attempts import (
     process_key,
     token_of,
 )
-from cloudrun.carry import bring_home, process_spec, push_checkpoint, push_code
+from cloudrun.capacity import REFUSALS, wait_for_capacity, where
+from cloudrun.carry import bring_home, process_spec, push_checkpoint, push_code, salvage
 from cloudrun.context import CancelRequested, Context, now
 from cloudrun.errors import (
     CloudrunError,
-    ImageNotFound,
     MachineError,
-    NoCapacity,
-    NotOffered,
     Preempted,
     ProviderError,
-    Quota,
     Refused,
 )
 from cloudrun.events import Note, StageEnded, StageStarted, StateChanged
@@ -42,6 +41,7 @@ from cloudrun.follow import end_of, follow_process, stop_process
 from cloudrun.guard import PULL_GRACE_MINUTES, make_guard
 from cloudrun.models import (
     Attempt,
+    Charge,
     LaunchSpec,
     Machine,
     Offer,
@@ -57,8 +57,6 @@ from cloudrun.remote import process
 from cloudrun.remote.shell import Shell
 from cloudrun.runfiles import RunFiles
 
-# The provider refused this candidate; another may do.
-REFUSALS = (NoCapacity, Quota, NotOffered, ImageNotFound)
 FINAL_STATE = {
     Outcome.SUCCEEDED: RunState.SUCCEEDED,
     Outcome.FAILED: RunState.FAILED,
@@ -114,7 +112,7 @@ def record(ctx: Context, plan: Plan, run_id: str) -> Run:
     files.save_record({"run": to_json(run), "order": to_json(order)})
     offer = offer_of(ctx.store.find_machine(plan.machine)) if plan.machine else plan.candidates[0]
     attempt = _new_attempt(run, 1, offer)
-    charges = [] if run.on else ledger.open_compute(offer, machine=attempt.machine, run=run.id, at=now())
+    charges = [] if run.on else _charges(run, order, attempt)
     ctx.store.add_run(replace(run, machine=attempt.machine), attempt, charges)
     for stage, seconds in plan.stage_seconds:
         ctx.store.add_stage(run.id, 0, stage, run.submitted_at, seconds)
@@ -146,6 +144,7 @@ def provision(ctx: Context, run: Run, attempt: Attempt, machine: Machine, shell:
     with ctx.stage(Stage.PROVISION, run, attempt.number):
         if machine.provisioned and machine.stack == run.stack:
             return machine
+        machine = rent.secure(ctx, machine, shell)
         versions = provision_machine(shell, machine, load_order(ctx, run).stack)
         return ctx.store.update_machine(
             machine.name, provisioned=True, stack=run.stack, versions=tuple(sorted(versions.items()))
@@ -204,8 +203,13 @@ def take_next_candidate(ctx: Context, run: Run, attempt: Attempt, refusal: Provi
     """The first backward edge: within launch, the next candidate in price order."""
     _end_attempt(ctx, run, attempt, Outcome.NO_CAPACITY, refusal.message)
     rent.forget_launch(ctx, attempt.machine)
-    ctx.on_event(Note(f"{_where(attempt.offer)}: {refusal.message}"))
-    offer = next_offer(load_order(ctx, run).candidates, ctx.store.list_attempts(run.id))
+    ctx.on_event(Note(f"{where(attempt.offer)}: {refusal.message}"))
+    order, attempts = load_order(ctx, run), ctx.store.list_attempts(run.id)
+    offer = next_offer(order.candidates, attempts)
+    if offer is None and order.retry_until_up:
+        rounds = len(attempts) // len(order.candidates) - 1
+        wait_for_capacity(ctx, rounds, each_turn=lambda: ctx.refuse_cancelled(run))
+        offer = next_offer(order.candidates, attempts, again=True)
     if offer is None:
         finish(ctx, run, _newest_attempt(ctx, run))
         raise refusal
@@ -214,6 +218,7 @@ def take_next_candidate(ctx: Context, run: Run, attempt: Attempt, refusal: Provi
 
 def move_on(ctx: Context, run: Run, attempt: Attempt, loss: Preempted) -> Run:
     """The second backward edge: the provider took the machine, the run goes on elsewhere."""
+    salvage(ctx, run, attempt)
     ended = _end_attempt(ctx, run, attempt, Outcome.PREEMPTED, loss.message)
     machine = ctx.store.get_machine(attempt.machine)
     if machine is not None and machine.run_owned:
@@ -221,7 +226,7 @@ def move_on(ctx: Context, run: Run, attempt: Attempt, loss: Preempted) -> Run:
     offer = next_offer(load_order(ctx, run).candidates, ctx.store.list_attempts(run.id))
     if offer is None:
         return finish(ctx, run, ended, "cloudrun restart goes on elsewhere")
-    ctx.on_event(Note(f"{loss.message}; going on with {_where(offer)}"))
+    ctx.on_event(Note(f"{loss.message}; going on with {where(offer)}"))
     return begin_attempt(ctx, run, offer)
 
 
@@ -231,7 +236,8 @@ def begin_attempt(ctx: Context, run: Run, offer: Offer) -> Run:
     attempt = _new_attempt(run, number, offer)
     ctx.store.add_attempt(attempt)
     if not run.on:
-        rent.open_charges(ctx, offer, machine=attempt.machine, run=run.id, at=now())
+        for charge in _charges(run, load_order(ctx, run), attempt):
+            ctx.store.add_charge(charge)
     return ctx.update(run, state=RunState.STARTING, stage=Stage.LAUNCH, machine=attempt.machine)
 
 
@@ -324,7 +330,7 @@ def _spec(ctx: Context, run: Run, attempt: Attempt) -> LaunchSpec:
         now=now(),
         max_hours=run.max_hours,
         budget_usd=run.budget_usd,
-        price_per_hour_usd=attempt.offer.price_per_hour_usd,
+        price_per_hour_usd=hourly_usd(attempt.offer, order.disk_gb),
         grace_minutes=PULL_GRACE_MINUTES,
         keep=order.keep,
     )
@@ -334,10 +340,17 @@ def _spec(ctx: Context, run: Run, attempt: Attempt) -> LaunchSpec:
         offer=attempt.offer,
         stack=order.stack,
         guard=guard,
-        disk_gb=order.disk_gb,
+        disk_gb=disk_gb_of(attempt.offer, order.disk_gb),
         run_owned=True,
+        options=order.options,
         tags=(("cloudrun-run", run.id), ("cloudrun-project", run.project)),
     )
+
+
+def _charges(run: Run, order: Order, attempt: Attempt) -> list[Charge]:
+    """The OPEN lines of the machine that an attempt launches for itself."""
+    disk_gb = disk_gb_of(attempt.offer, order.disk_gb)
+    return ledger.open_rent(attempt.offer, disk_gb=disk_gb, machine=attempt.machine, run=run.id, at=now())
 
 
 def _newest_attempt(ctx: Context, run: Run) -> Attempt:
@@ -351,7 +364,3 @@ def _end_attempt(ctx: Context, run: Run, attempt: Attempt, outcome: Outcome, mes
 def _bytes_below(ctx: Context, run: Run) -> int:
     outputs = ctx.files(run).outputs
     return sum(path.lstat().st_size for path in outputs.rglob("*") if not path.is_dir())
-
-
-def _where(offer: Offer) -> str:
-    return " ".join(part for part in (offer.provider, offer.zone or offer.region, offer.type) if part)

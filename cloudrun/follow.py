@@ -106,17 +106,34 @@ def _reconnect(ctx: Context, machine: Machine, loss: CloudrunError) -> tuple[Mac
     while True:
         machine = rent.wake(ctx, machine)
         rent.refuse_ended(machine)
-        shell = ctx.connect(machine)
-        try:
-            shell.run("true", timeout_s=20)
-        except (ConnectFailed, ConnectionLost):
-            shell.close()
-            if time.monotonic() > give_up_at:
-                raise loss from None
-        else:
+        if rent.is_paused(machine):
+            machine = _await_comeback(ctx, machine)
+            give_up_at = time.monotonic() + RECONNECT_FOR_S
+        shell = _try_shell(ctx, machine)
+        if shell is not None:
             return machine, shell
+        if time.monotonic() > give_up_at:
+            raise loss
         time.sleep(wait_s)
         wait_s = min(wait_s * 1.5, ctx.settings.poll_s)
+
+
+def _try_shell(ctx: Context, machine: Machine) -> Shell | None:
+    try:
+        return rent.knock(ctx, machine) if machine.address else None
+    except ConnectionLost:
+        return None
+
+
+def _await_comeback(ctx: Context, machine: Machine) -> Machine:
+    """Its provider stopped the machine and starts it again when it has capacity (blocking, hours). The
+    run goes on there by itself, whether anybody waits here or not."""
+    ctx.on_event(Note(f"{machine.provider} stopped {machine.name}; it starts again when there is capacity"))
+    while rent.is_paused(machine):
+        time.sleep(ctx.settings.poll_s)
+        machine = rent.refresh(ctx, machine)
+    rent.refuse_ended(machine)
+    return machine
 
 
 def _why(run: Run, outcome: Outcome, status: process.ProcessStatus) -> str:

@@ -7,12 +7,15 @@ rounded only where they are shown.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal
 from typing import TYPE_CHECKING
 
+from cloudrun import catalog
 from cloudrun.billing import SECONDS_PER_HOUR, billed_seconds, exact_seconds
+from cloudrun.catalog import BillingRule
 from cloudrun.models import Charge, Market, Offer, Run
 
 if TYPE_CHECKING:
@@ -28,26 +31,81 @@ _SECONDS_PER_UNIT = {
 }
 
 
-def open_compute(offer: Offer, *, machine: str, run: str, at: datetime) -> list[Charge]:
-    """The lines to store before the machine is asked for. One's own machines get a line too, at price 0, so
-    that their hours stand in the same ledger; a price that is missing or 0 elsewhere is unknown."""
+def open_rent(offer: Offer, *, disk_gb: int, machine: str, run: str, at: datetime) -> list[Charge]:
+    """The lines to store before a machine is asked for: what its running costs, and its disk."""
+    disk = open_disk(offer, disk_gb=disk_gb, machine=machine, run=run, at=at)
+    return [*open_running(offer, machine=machine, run=run, at=at), *disk]
+
+
+def open_running(offer: Offer, *, machine: str, run: str, at: datetime) -> list[Charge]:
+    """The lines of a machine that is on: compute and its public address.
+
+    One's own machines get a line too, at price 0, so that their hours stand in the same ledger;
+    a price that is missing or 0 elsewhere is unknown.
+    """
     known = offer.price_per_hour_usd is not None and offer.price_per_hour_usd > 0
     price = Decimal(0) if offer.market is Market.OWN else offer.price_per_hour_usd if known else None
+    compute = Charge(
+        id=None,
+        machine=machine,
+        run=run,
+        what="compute",
+        provider=offer.provider,
+        region=offer.region,
+        market=offer.market,
+        unit="hour",
+        unit_price_usd=price,
+        price_as_of=offer.price_as_of,
+        opened_at=at,
+        estimated=offer.market is Market.SPOT,  # the price at launch; it moves while the machine runs
+    )
+    rule = None if offer.market is Market.OWN else catalog.address_rule(offer.provider)
+    return [compute] if rule is None else [compute, _by_rule(compute, "address", rule, Decimal(1))]
+
+
+def open_disk(offer: Offer, *, disk_gb: int, machine: str, run: str, at: datetime) -> list[Charge]:
+    """The line of a machine's own disk, which is billed by its size, also while the machine is off."""
+    rule = None if offer.market is Market.OWN or not disk_gb else catalog.disk_rule(offer.provider)
+    if rule is None:
+        return []
+    running = open_running(offer, machine=machine, run=run, at=at)
+    return [_by_rule(running[0], "disk", rule, Decimal(disk_gb))]
+
+
+def _by_rule(compute: Charge, what: str, rule: BillingRule, quantity: Decimal) -> Charge:
+    """The line of something that the catalogue prices, on the machine of a compute line."""
+    return replace(
+        compute,
+        what=what,
+        unit=rule.unit,
+        unit_price_usd=rule.price_usd,
+        price_as_of=None,  # the rule says when it was seen, to the month or the year
+        quantity=quantity,
+        estimated=rule.region not in ("all", compute.region),  # another region's price stands for this one
+    )
+
+
+def at_prices(charge: Charge, prices: Sequence[tuple[datetime, Decimal]]) -> list[Charge]:
+    """A closed line as it was really billed: one line for each price, (from when, USD an hour) in order.
+
+    The first price counts from the beginning, whenever it was set; a price after the end not at all.
+    """
+    closed_at = charge.closed_at or charge.opened_at
+    begins = [(charge.opened_at, prices[0][1]), *(item for item in prices[1:] if item[0] > charge.opened_at)]
+    begins = [item for item in begins if item[0] < closed_at] or begins[:1]
+    ends = [*(at for at, _ in begins[1:]), closed_at]
     return [
-        Charge(
-            id=None,
-            machine=machine,
-            run=run,
-            what="compute",
-            provider=offer.provider,
-            region=offer.region,
-            market=offer.market,
-            unit="hour",
-            unit_price_usd=price,
-            price_as_of=offer.price_as_of,
+        replace(
+            charge,
+            id=None if number else charge.id,
             opened_at=at,
-            estimated=offer.market is Market.SPOT,  # the price at launch; it moves while the machine runs
+            closed_at=end,
+            unit_price_usd=price,
+            price_as_of=at.date(),
+            estimated=False,
+            follows=charge.follows or number > 0,
         )
+        for number, ((at, price), end) in enumerate(zip(begins, ends, strict=True))
     ]
 
 
@@ -89,6 +147,6 @@ def cost_so_far_usd(store: Store, run: Run, *, now: datetime) -> Decimal | None:
 
 
 def _seconds(charge: Charge, until: datetime) -> int:
-    if charge.what == "compute":
+    if charge.what == "compute" and not charge.follows:
         return billed_seconds(charge.provider, charge.market, charge.opened_at, until)
     return exact_seconds(charge.opened_at, until)  # disks and addresses: by the second, no minimum assumed

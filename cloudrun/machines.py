@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
+import itertools
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from cloudrun import rent
-from cloudrun.attempts import offer_of
+from cloudrun import charging, rent
+from cloudrun.attempts import NO_OPTIONS, disk_gb_of
+from cloudrun.capacity import REFUSALS, wait_for_capacity, where
 from cloudrun.context import Context, now
-from cloudrun.errors import (
-    CloudrunError,
-    ImageNotFound,
-    MachineError,
-    NoCapacity,
-    NotOffered,
-    ProviderError,
-    Quota,
-    Refused,
-)
+from cloudrun.errors import CloudrunError, MachineError, ProviderError, Refused
 from cloudrun.events import Note, StageEnded, StageStarted
 from cloudrun.guard import extended
 from cloudrun.locks import holding
-from cloudrun.models import Guard, LaunchSpec, Machine, MachineState, Offer, Stack, Stage
-from cloudrun.providers.base import Attachable, Stoppable
-from cloudrun.provision import provision
+from cloudrun.models import Guard, LaunchOptions, LaunchSpec, Machine, MachineState, Offer, Stack, Stage
+from cloudrun.providers.base import Attachable, Batch, ResizableDisk, Stoppable
+from cloudrun.provision import grow_disk, provision
+from cloudrun.remote.shell import Shell
 
 GuardMaker = Callable[[Offer], Guard]
+MOST_AT_ONCE = 16  # machines made ready side by side: each is one ssh process
 
 
 def launch(
@@ -40,25 +36,36 @@ def launch(
     candidates: Sequence[Offer],
     guard_of: GuardMaker,
     disk_gb: int = 0,
-) -> Machine:
-    """The cheapest candidate that can be had, ready to run (blocking). Nothing is left behind on failure."""
-    refusal: ProviderError | None = None
-    for offer in candidates:
-        spec = LaunchSpec(
-            token=f"m-{secrets.token_hex(8)}",
-            name=name or ctx.store.claim_name(_base_name(offer)),
-            offer=offer,
-            stack=stack,
-            guard=guard_of(offer),
-            disk_gb=disk_gb,
-        )
-        try:
-            with holding(_launch_lock(ctx, spec.token)):
-                return _launch_one(ctx, spec)
-        except (NoCapacity, Quota, NotOffered, ImageNotFound) as error:
-            refusal = error
-            ctx.on_event(Note(f"{offer.provider} {offer.region} {offer.type}: {error.message}"))
-    raise refusal or Refused("no offer fits", hint="cloudrun offers")
+    count: int = 1,
+    options: LaunchOptions = NO_OPTIONS,
+    retry_until_up: bool = False,
+) -> list[Machine]:
+    """Machines of the cheapest candidate that can be had, ready to run (blocking, until there is capacity
+    with retry_until_up). Nothing is left behind on failure."""
+    for rounds in itertools.count():
+        refusal = None
+        for offer in candidates:
+            spec = LaunchSpec(
+                token=f"m-{secrets.token_hex(8)}",
+                name=name or ctx.store.claim_name(_base_name(offer)),
+                offer=offer,
+                stack=stack,
+                guard=guard_of(offer),
+                disk_gb=disk_gb_of(offer, disk_gb),
+                options=options,
+            )
+            try:
+                with holding(_launch_lock(ctx, spec.token)):
+                    return _launch_all(ctx, spec, count)
+            except REFUSALS as error:
+                refusal = error
+                ctx.on_event(Note(f"{where(offer)}: {error.message}"))
+        if refusal is None:
+            raise Refused("no offer fits", hint="cloudrun offers")
+        if not retry_until_up:
+            raise refusal
+        wait_for_capacity(ctx, rounds)
+    raise AssertionError  # the rounds do not end
 
 
 def heal(ctx: Context, machine: Machine) -> Machine:
@@ -82,9 +89,12 @@ def start(ctx: Context, machine: Machine) -> Machine:
     machine = rent.refresh(ctx, machine)
     if machine.state.gone:
         rent.refuse_ended(machine)
+    while dict(machine.detail).get("state") == "stopping":
+        time.sleep(rent.first_wait_s(ctx, machine))
+        machine = rent.refresh(ctx, machine)
     if machine.state is MachineState.STOPPED:
         at = now()
-        rent.open_charges(ctx, offer_of(machine), machine=machine.name, run="", at=at)
+        charging.open_running(ctx, machine, at)
         machine = rent.start_again(ctx, machine)
     machine, shell = rent.await_ready(ctx, machine)
     guard = Guard(issued_at=now(), deadline_at=machine.deadline_at, idle_minutes=machine.idle_minutes)
@@ -128,19 +138,124 @@ def attachable(ctx: Context) -> Attachable:
     return provider
 
 
-def _launch_one(ctx: Context, spec: LaunchSpec) -> Machine:
-    ctx.store.add_machine(rent.placeholder(spec))
-    rent.open_charges(ctx, spec.offer, machine=spec.name, run="", at=spec.guard.issued_at)
+def resize_disk(ctx: Context, machine: Machine, disk_gb: int) -> Machine:
+    """Make the machine's disk bigger, and its file system with it (blocking). Idempotent.
+
+    Raises Refused for a smaller one and for a provider that cannot do it.
+    """
+    provider = ctx.provider(machine.provider)
+    if not isinstance(provider, ResizableDisk):
+        raise Refused(
+            f"the disk of {machine.name} ({machine.provider}) cannot be resized from here",
+            hint="make room on it: cloudrun ssh " + machine.name,
+        )
+    machine = rent.refresh(ctx, machine)
+    rent.refuse_ended(machine)
+    if disk_gb < machine.disk_gb:
+        raise Refused(
+            f"{machine.name} has {machine.disk_gb} GB, and a disk cannot be made smaller",
+            hint="launch another machine with --disk-gb",
+        )
+    provider.resize_disk(machine, disk_gb)
+    if disk_gb > machine.disk_gb:
+        charging.change_disk(ctx, machine, disk_gb, now())
+        machine = ctx.store.update_machine(machine.name, disk_gb=disk_gb)
+    wait_s = rent.KNOCK_S
+    while not provider.disk_ready(machine, disk_gb):
+        time.sleep(wait_s)
+        wait_s = min(wait_s * 1.5, ctx.settings.poll_s)
+    machine, shell = rent.await_ready(ctx, machine)
+    with closing(shell):
+        grow_disk(shell)
+    return machine
+
+
+def terminate(ctx: Context, machines: Sequence[Machine]) -> list[Machine]:
+    """End them all, in as few requests as each provider needs. Idempotent."""
+    ended: list[Machine] = []
+    for name in dict.fromkeys(machine.provider for machine in machines):
+        ours = [machine for machine in machines if machine.provider == name]
+        provider = ctx.provider(name)
+        known = [machine for machine in ours if machine.id]
+        if len(known) < 2 or not isinstance(provider, Batch):
+            ended += [rent.let_go(ctx, machine) for machine in ours]
+            continue
+        provider.terminate_many(known)
+        pairs = zip(known, provider.describe_many(known), strict=True)
+        ended += [rent.note_ended(ctx, machine, seen) for machine, seen in pairs]
+        ended += [rent.let_go(ctx, machine) for machine in ours if not machine.id]
+    return ended
+
+
+def refresh_all(ctx: Context, machines: Sequence[Machine]) -> list[Machine]:
+    """As their providers see them now: one question for all machines of a provider that can answer so."""
+    seen: dict[str, Machine] = {}
+    for name in dict.fromkeys(machine.provider for machine in machines):
+        ours = [machine for machine in machines if machine.provider == name]
+        live = [machine for machine in ours if machine.id and not machine.state.gone]
+        provider = ctx.provider(name)
+        if len(live) > 1 and isinstance(provider, Batch):
+            pairs = zip(live, provider.describe_many(live), strict=True)
+            seen |= {machine.name: rent.note_seen(ctx, machine, now_seen) for machine, now_seen in pairs}
+        seen |= {each.name: heal(ctx, each) for each in ours if each.name not in seen and not each.state.gone}
+    return [machine if machine.state.gone else seen[machine.name] for machine in machines]
+
+
+def _launch_all(ctx: Context, spec: LaunchSpec, count: int) -> list[Machine]:
+    """Rows and charges first, then one request, then all are waited for and made ready at once."""
+    batch = count > 1 and isinstance(ctx.provider(spec.offer.provider), Batch)
+    specs = [spec] if count == 1 else [_numbered(spec, number + 1, batch=batch) for number in range(count)]
+    for each in specs:
+        ctx.store.add_machine(rent.placeholder(each))
+        charging.open_rent(
+            ctx, each.offer, disk_gb=each.disk_gb, machine=each.name, run="", at=each.guard.issued_at
+        )
     try:
-        with _timed(ctx, Stage.LAUNCH):
-            machine, shell = rent.await_ready(ctx, rent.launch_machine(ctx, spec))
-        with _timed(ctx, Stage.PROVISION), closing(shell):
-            versions = provision(shell, machine, spec.stack)
-    except MachineError:
-        rent.let_go(ctx, ctx.store.find_machine(spec.name))
+        if batch:
+            machines = rent.launch_machines(ctx, spec, [each.name for each in specs])
+        else:
+            machines = [rent.launch_machine(ctx, each) for each in specs]
+        return _make_ready(ctx, machines, spec.stack)
+    except (MachineError, ProviderError):
+        terminate(ctx, [ctx.store.find_machine(each.name) for each in specs])
         raise
+
+
+def _numbered(spec: LaunchSpec, number: int, *, batch: bool) -> LaunchSpec:
+    """One of many: what is asked for in one request shares its token."""
+    token = spec.token if batch else f"{spec.token}-{number}"
+    return replace(spec, name=f"{spec.name}-{number}", token=token)
+
+
+def _make_ready(ctx: Context, machines: Sequence[Machine], stack: Stack) -> list[Machine]:
+    """Wait for all and provision all, side by side; the first failure counts."""
+    with _timed(ctx, Stage.LAUNCH):
+        machines = _await_running(ctx, machines) if len(machines) > 1 else machines
+        with ThreadPoolExecutor(max_workers=min(MOST_AT_ONCE, len(machines))) as pool:
+            ready = list(pool.map(lambda machine: rent.await_ready(ctx, machine), machines))
+    with _timed(ctx, Stage.PROVISION), ThreadPoolExecutor(min(MOST_AT_ONCE, len(ready))) as pool:
+        return list(pool.map(lambda pair: _provision(ctx, pair[0], pair[1], stack), ready))
+
+
+def _await_running(ctx: Context, machines: Sequence[Machine]) -> list[Machine]:
+    """Until none is pending any more, with one question a turn for all of them."""
+    wait_s = rent.first_wait_s(ctx, machines[0])
+    while True:
+        machines = refresh_all(ctx, machines)
+        for machine in machines:
+            rent.refuse_ended(machine)
+        if all(machine.state is not MachineState.PENDING for machine in machines):
+            return list(machines)
+        time.sleep(wait_s)
+        wait_s = min(wait_s * 1.5, ctx.settings.poll_s)
+
+
+def _provision(ctx: Context, machine: Machine, shell: Shell, stack: Stack) -> Machine:
+    with closing(shell):
+        machine = rent.secure(ctx, machine, shell)
+        versions = provision(shell, machine, stack)
     return ctx.store.update_machine(
-        spec.name, provisioned=True, stack=spec.stack.name, versions=tuple(sorted(versions.items()))
+        machine.name, provisioned=True, stack=stack.name, versions=tuple(sorted(versions.items()))
     )
 
 

@@ -204,7 +204,7 @@ class Guard:
 
 
 class OnPreempt(StrEnum):
-    """What becomes of a spot machine that its provider takes: it ends, or waits with its disk for capacity."""
+    """What becomes of a spot machine that its provider takes: it ends, or waits with its disk."""
 
     TERMINATE = "terminate"
     STOP = "stop"
@@ -418,6 +418,7 @@ class Charge:
     quantity: Decimal = Decimal(1)  # GB for disks, 1 for compute
     estimated: bool = False
     void: bool = False  # the launch failed: it costs nothing
+    follows: bool = False  # the same machine went on at another price: no minimum of its own
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,12 +15,23 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from cloudrun import catalog
-from cloudrun.attempts import offer_of
+from cloudrun.attempts import NO_OPTIONS, disk_gb_of, hourly_usd, offer_of
 from cloudrun.bundle import refuse_secrets, scan
 from cloudrun.config import Settings
 from cloudrun.errors import ProviderError, Refused
 from cloudrun.jobs import DEFAULT_STACKS, find_preset, find_shared, load_job
-from cloudrun.models import Bundle, GpuNeed, Job, Machine, Market, Offer, Plan, Stack, Stage
+from cloudrun.models import (
+    Bundle,
+    GpuNeed,
+    Job,
+    LaunchOptions,
+    Machine,
+    Market,
+    Offer,
+    Plan,
+    Stack,
+    Stage,
+)
 from cloudrun.offers import pick_stack, rank
 from cloudrun.providers.base import Need, Provider
 from cloudrun.stacks import NONE, load_stack
@@ -52,6 +63,8 @@ def make_plan(
     allow_secrets: bool = False,
     env: Sequence[tuple[str, str]] = (),
     regions: Sequence[str] = (),
+    options: LaunchOptions = NO_OPTIONS,
+    retry_until_up: bool = False,
 ) -> Plan:
     """Walk stages 1 to 4. machines: the known live ones. Spends nothing and starts nothing.
 
@@ -103,6 +116,8 @@ def make_plan(
         worst_case_usd=spending.worst_case_usd(target.machine, candidates),
         disk_gb=disk_gb,
         keep=keep,
+        options=options,
+        retry_until_up=retry_until_up,
         warnings=tuple(dict.fromkeys(warnings)),
         env=tuple(env),
         stage_seconds=tuple(clock.seconds),
@@ -136,11 +151,12 @@ def plan_launch(
 def find_offers(
     *,
     providers: Providers,
-    gpu: str = "",
+    gpus: Sequence[str] = (),
     min_gpu_memory_gib: float = 0,
     type: str = "",
     market: Market | None = None,
     regions: Sequence[str] = (),
+    max_price_per_hour_usd: Decimal | None = None,
 ) -> list[Offer]:
     """What could be rented, cheapest first: of a type, or else every GPU (of that name) and this computer."""
     types = catalog.resolve_type(type) if type else [(name, "") for name in ("local", "aws", "azure")]
@@ -148,14 +164,20 @@ def find_offers(
     found: list[Offer] = []
     for provider, name in types:
         found += _provider_offers(providers, provider, name, need, market, regions)
-    wanted = [offer for offer in found if type or _has_gpu(offer, gpu)]
+    wanted = [offer for offer in found if type or _has_gpu(offer, gpus)]
+    if max_price_per_hour_usd is not None:
+        wanted = [each for each in wanted if _within(each.price_per_hour_usd, max_price_per_hour_usd)]
     return [offer for offer in rank(wanted, need, ()) if offer.fits or type]
 
 
-def _has_gpu(offer: Offer, gpu: str) -> bool:
-    if not gpu and offer.market is Market.OWN:
-        return True
-    return bool(offer.gpu_count) and gpu.lower() in offer.gpu.lower()
+def _within(price: Decimal | None, most: Decimal) -> bool:
+    return price is not None and price <= most
+
+
+def _has_gpu(offer: Offer, gpus: Sequence[str]) -> bool:
+    if not gpus:
+        return bool(offer.gpu_count) or offer.market is Market.OWN
+    return bool(offer.gpu_count) and any(gpu.lower() in offer.gpu.lower() for gpu in gpus)
 
 
 class _Clock:
@@ -181,9 +203,7 @@ class _Spending:
 
     def per_hour_usd(self, offer: Offer) -> Decimal | None:
         """Compute, disk and public address of an hour; None where the price is unknown."""
-        if offer.market is Market.OWN or offer.price_per_hour_usd is None:
-            return offer.price_per_hour_usd
-        return offer.price_per_hour_usd + catalog.running_cost_per_hour_usd(offer.provider, self.disk_gb)[0]
+        return hourly_usd(offer, self.disk_gb)
 
     def affords(self, offer: Offer) -> bool:
         """Whether the budget reaches for the first hour; an unknown price is never affordable."""
@@ -309,7 +329,7 @@ def _warnings(candidates: Sequence[Offer], spending: _Spending) -> tuple[str, ..
         found.append(
             f"the price is of {first.price_as_of}, from the catalogue: {first.provider} was not asked"
         )
-    remark = catalog.running_cost_per_hour_usd(first.provider, spending.disk_gb)[1]
+    remark = catalog.running_cost_per_hour_usd(first.provider, disk_gb_of(first, spending.disk_gb))[1]
     if remark:
         found.append(remark)
     if spending.max_hours is None and spending.budget_usd is None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from cloudrun import assets
 from cloudrun.errors import StepFailed
 from cloudrun.models import Machine, Market, Stack
 from cloudrun.remote.process import probe
 from cloudrun.remote.shell import Shell
+
+GROW_TIMEOUT_S = 600.0  # ext4 grows terabytes in seconds; a busy disk may take longer
 
 
 def provision(shell: Shell, machine: Machine, stack: Stack) -> Mapping[str, str]:
@@ -24,6 +27,20 @@ def provision(shell: Shell, machine: Machine, stack: Stack) -> Mapping[str, str]
             hint=_how_to_install(machine, missing),
         )
     return versions
+
+
+def grow_disk(shell: Shell) -> None:
+    """Let the partition and file system of / take in the whole disk. Blocking, idempotent, online.
+
+    Raises StepFailed, with what the step printed, for a layout that it does not know.
+    """
+    step = assets.provisioning_dir() / "steps" / "10-grow-disk.sh"
+    done = shell.run("sh -s apply", input=step.read_bytes(), timeout_s=GROW_TIMEOUT_S, check=False)
+    if not done:
+        raise StepFailed(
+            f"the file system did not grow: {done.stderr.decode('utf-8', 'replace').strip()}",
+            hint="the disk itself has its new size; grow partition and file system by hand",
+        )
 
 
 def _how_to_install(machine: Machine, missing: list[str]) -> str:

@@ -8,18 +8,29 @@ can always ask the provider for the token again.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime
 
-from cloudrun import ledger
+from cloudrun import charging
 from cloudrun.context import Context, now
-from cloudrun.errors import BootFailed, ConnectFailed, MachineError, Preempted, ProviderError
-from cloudrun.models import Guard, LaunchSpec, Machine, MachineState, Market, Offer
-from cloudrun.providers.base import SelfRelease, Stoppable
+from cloudrun.errors import (
+    BootFailed,
+    ConnectFailed,
+    HostKeyMismatch,
+    MachineError,
+    Preempted,
+    ProviderError,
+)
+from cloudrun.models import Guard, LaunchSpec, Machine, MachineState, Market
+from cloudrun.providers.base import Batch, Firewalled, SelfRelease, Stoppable
+from cloudrun.remote.hostkey import rotate_host_key
 from cloudrun.remote.process import arm_guard
 from cloudrun.remote.shell import Shell
 
+SEEN = ("state", "address", "ended_at", "detail")  # what a provider tells anew each time
+KNOCK_S, MOST_KNOCK_S = 0.05, 1.0  # between two tries to get a shell
+SILENT_S = 5.0  # a refused connection comes back sooner; a firewall says nothing
 BOOT_TIMEOUT_S = 900.0  # a p2 with a DLAMI takes minutes; past this something is wrong
 
 
@@ -42,6 +53,7 @@ def placeholder(spec: LaunchSpec) -> Machine:
         deadline_at=spec.guard.deadline_at,
         idle_minutes=spec.guard.idle_minutes,
         run_owned=spec.run_owned,
+        disk_gb=spec.disk_gb,
         gpu=offer.gpu,
         gpu_count=offer.gpu_count,
         gpu_memory_gib=offer.gpu_memory_gib,
@@ -58,21 +70,26 @@ def launch_machine(ctx: Context, spec: LaunchSpec) -> Machine:
     except ProviderError:
         forget_launch(ctx, spec.name)
         raise
-    return ctx.store.update_machine(
-        spec.name,
-        id=machine.id,
-        state=machine.state,
-        zone=machine.zone,
-        address=machine.address,
-        detail=machine.detail,
-    )
+    return _note_launched(ctx, machine)
+
+
+def launch_machines(ctx: Context, spec: LaunchSpec, names: Sequence[str]) -> list[Machine]:
+    """As launch_machine, for machines NAME-1 to NAME-N of one kind, whose rows stand already: one request."""
+    provider = ctx.provider(spec.offer.provider)
+    assert isinstance(provider, Batch)  # noqa: S101  # the caller asked
+    try:
+        image = provider.find_image(spec.stack, spec.offer.region)
+        machines = provider.launch_many(replace(spec, image=image), len(names))
+    except ProviderError:
+        for name in names:
+            forget_launch(ctx, name)
+        raise
+    return [_note_launched(ctx, machine) for machine in machines]
 
 
 def forget_launch(ctx: Context, name: str) -> None:
     """The provider never gave the machine: it costs nothing and is no more. Idempotent."""
-    for charge in ctx.store.list_charges(machine=name, open_only=True):
-        if charge.id is not None:
-            ctx.store.void_charge(charge.id)
+    charging.void_launch(ctx, name)
     if ctx.store.get_machine(name) is not None:
         ctx.store.update_machine(name, state=MachineState.TERMINATED, ended_at=now())
 
@@ -81,13 +98,16 @@ def refresh(ctx: Context, machine: Machine) -> Machine:
     """The machine as its provider sees it now, stored; an ended one has its charges closed."""
     if not machine.id:
         return machine
-    seen = ctx.provider(machine.provider).describe(machine)
-    if (seen.state, seen.address, seen.ended_at) != (machine.state, machine.address, machine.ended_at):
-        machine = ctx.store.update_machine(
-            machine.name, state=seen.state, address=seen.address, ended_at=seen.ended_at
-        )
+    return note_seen(ctx, machine, ctx.provider(machine.provider).describe(machine))
+
+
+def note_seen(ctx: Context, machine: Machine, seen: Machine) -> Machine:
+    """Store what the provider said of a machine; what an ended one cost is closed at the provider's time."""
+    changed = {name: getattr(seen, name) for name in SEEN if getattr(seen, name) != getattr(machine, name)}
+    if changed:
+        machine = ctx.store.update_machine(machine.name, **changed)
     if machine.state.gone or machine.state is MachineState.STOPPED:
-        close_charges(ctx, machine, machine.ended_at or now())
+        charging.close_ended(ctx, machine, machine.ended_at or now())
     return machine
 
 
@@ -99,26 +119,87 @@ def await_ready(
     Raises BootFailed after BOOT_TIMEOUT_S, Preempted, or MachineError when it ended meanwhile.
     """
     give_up_at = time.monotonic() + BOOT_TIMEOUT_S
-    wait_s = 0.05
+    wait_s = first_wait_s(ctx, machine)
+    ask_at = 0.0
     while True:
         each_turn()
-        machine = refresh(ctx, machine)
-        refuse_ended(machine)
+        if time.monotonic() >= ask_at:  # a running machine is asked for its shell often, its provider seldom
+            machine = refresh(ctx, machine)
+            refuse_ended(machine)
         if machine.state is MachineState.RUNNING and machine.address is not None:
-            shell = ctx.connect(machine)
-            try:
-                shell.run("true", timeout_s=20)
-            except ConnectFailed:
-                shell.close()
-            else:
+            if ask_at == 0:
+                wait_s, ask_at = KNOCK_S, time.monotonic() + ctx.settings.poll_s
+            shell = knock(ctx, machine)
+            if shell is not None:
                 return machine, shell
+        if is_paused(machine):
+            give_up_at = time.monotonic() + BOOT_TIMEOUT_S
         if time.monotonic() > give_up_at:
             raise BootFailed(
                 f"{machine.name} did not answer within {BOOT_TIMEOUT_S / 60:.0f} minutes",
                 hint=f"cloudrun terminate {machine.name}, or look at it with cloudrun machines list",
             )
         time.sleep(wait_s)
-        wait_s = min(wait_s * 1.5, ctx.settings.poll_s)
+        wait_s = min(wait_s * 1.5, ctx.settings.poll_s if ask_at == 0 else MOST_KNOCK_S)
+
+
+def first_wait_s(ctx: Context, machine: Machine) -> float:
+    """Between the first two questions to its provider; one's own machine is there at once."""
+    return KNOCK_S if machine.market is Market.OWN else ctx.settings.poll_s / 5
+
+
+def knock(ctx: Context, machine: Machine) -> Shell | None:
+    """The machine's shell if it answers now. Where nothing came back at all, a firewall may stand between:
+    this computer's address of now is let in. Raises HostKeyMismatch for a machine whose key was seen before.
+    """
+    shell = ctx.connect(machine)
+    began_at = time.monotonic()
+    try:
+        shell.run("true", timeout_s=20)
+    except ConnectFailed:
+        shell.close()
+    except HostKeyMismatch:
+        shell.close()
+        if machine.provisioned or machine.market is Market.OWN:
+            raise  # on a first boot the system shows a key of its own until ours is in place
+    else:
+        return shell
+    if time.monotonic() - began_at > SILENT_S:
+        open_access(ctx, machine)
+    return None
+
+
+def reach(ctx: Context, machine: Machine) -> Shell:
+    """The machine's shell, connected; the firewall is opened to this computer's address where that helps."""
+    refuse_ended(machine)
+    shell = ctx.connect(machine)
+    try:
+        shell.run("true", timeout_s=20)
+    except ConnectFailed:
+        shell.close()
+        machine = refresh(ctx, machine)
+        refuse_ended(machine)
+        open_access(ctx, machine)
+        shell = ctx.connect(machine)
+        shell.run("true", timeout_s=20)
+    return shell
+
+
+def open_access(ctx: Context, machine: Machine) -> None:
+    """Let this computer's address of now in, where a firewall asks for it. What fails shows on connecting."""
+    provider = ctx.provider(machine.provider)
+    if isinstance(provider, Firewalled):
+        with suppress(ProviderError):
+            provider.open_access(machine)
+
+
+def secure(ctx: Context, machine: Machine, shell: Shell) -> Machine:
+    """Replace the host key of the boot payload by one that never left the machine. Idempotent."""
+    folder = ctx.settings.keys_dir / machine.name
+    if machine.market is Market.OWN or not (folder / "host_key").exists():
+        return machine
+    rotate_host_key(shell, folder)
+    return refresh(ctx, machine)
 
 
 def wake(ctx: Context, machine: Machine) -> Machine:
@@ -150,10 +231,15 @@ def refuse_ended(machine: Machine) -> None:
         raise Preempted(f"{machine.provider} took {machine.name} back")
     if machine.state is MachineState.TERMINATED:
         raise MachineError(f"{machine.name} was terminated", hint="cloudrun machines list --all")
-    if machine.state is MachineState.STOPPED:
+    if machine.state is MachineState.STOPPED and not is_paused(machine):
         raise MachineError(
             f"{machine.name} is stopped", hint=f"cloudrun machines start {machine.name}, then try again"
         )
+
+
+def is_paused(machine: Machine) -> bool:
+    """Whether its provider took it with a promise: it starts again, same disk, when there is capacity."""
+    return machine.state is MachineState.STOPPED and dict(machine.detail).get("preempted") == "stop"
 
 
 def let_go(ctx: Context, machine: Machine) -> Machine:
@@ -165,36 +251,43 @@ def let_go(ctx: Context, machine: Machine) -> Machine:
         return replace(machine, state=MachineState.TERMINATED)
     provider = ctx.provider(machine.provider)
     provider.terminate(machine)
-    ended_at = machine.ended_at or provider.describe(machine).ended_at or now()
-    close_charges(ctx, machine, ended_at)
-    return ctx.store.update_machine(machine.name, state=MachineState.TERMINATED, ended_at=ended_at)
+    return note_ended(ctx, machine, provider.describe(machine))
+
+
+def note_ended(ctx: Context, machine: Machine, seen: Machine) -> Machine:
+    """Store that a machine was terminated, at the provider's own time; what it cost is closed."""
+    ended_at = machine.ended_at if machine.state.gone else None
+    ended = replace(machine, state=MachineState.TERMINATED, ended_at=ended_at or seen.ended_at or now())
+    charging.close_ended(ctx, ended, ended.ended_at or now())
+    return ctx.store.update_machine(machine.name, state=ended.state, ended_at=ended.ended_at)
 
 
 def set_guard(ctx: Context, machine: Machine, shell: Shell, guard: Guard) -> Machine:
     """Tell the machine's own guard, the provider where it keeps one, and the store."""
     provider = ctx.provider(machine.provider)
     if isinstance(provider, SelfRelease):
-        arm_guard(shell, guard, provider.release_command(machine))
+        release, notices = provider.release_command(machine), provider.notices(machine)
+        arm_guard(shell, guard, release, notices=notices)
         provider.set_guard(machine, guard)
     return ctx.store.update_machine(
         machine.name, deadline_at=guard.deadline_at, idle_minutes=guard.idle_minutes
     )
 
 
-def open_charges(ctx: Context, offer: Offer, *, machine: str, run: str, at: datetime) -> None:
-    for charge in ledger.open_compute(offer, machine=machine, run=run, at=at):
-        ctx.store.add_charge(charge)
-
-
-def close_charges(ctx: Context, machine: Machine, at: datetime) -> None:
-    for charge in ctx.store.list_charges(machine=machine.name, open_only=True):
-        if charge.id is not None:
-            ctx.store.close_charge(charge.id, at)
-
-
 def find_launched(ctx: Context, machine: Machine) -> Machine:
     """A launch whose answer was never stored: does the provider have a machine of that token?"""
     for seen in ctx.provider(machine.provider).list_machines():
-        if seen.token == machine.token and not seen.state.gone:
-            return ctx.store.update_machine(machine.name, id=seen.id, address=seen.address, state=seen.state)
+        if (seen.token, seen.name) == (machine.token, machine.name) and not seen.state.gone:
+            return _note_launched(ctx, seen)
     return machine
+
+
+def _note_launched(ctx: Context, machine: Machine) -> Machine:
+    return ctx.store.update_machine(
+        machine.name,
+        id=machine.id,
+        state=machine.state,
+        zone=machine.zone,
+        address=machine.address,
+        detail=machine.detail,
+    )

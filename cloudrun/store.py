@@ -247,6 +247,15 @@ class Store(StoreFile):
         """The thing never came to be: it costs nothing, and the line stays. Idempotent. Raises NotFound."""
         return self._change_charge("UPDATE charges SET void = 1 WHERE id = ?", [], id)
 
+    def settle_charge(self, id: int, lines: Sequence[Charge]) -> None:
+        """Put the lines that were really billed in the place of an estimated one, all or nothing.
+        Idempotent: a line that is no estimate any more is left alone."""
+        with self._write(durable=True) as db:
+            db.execute("DELETE FROM charges WHERE id = ? AND estimated = 1", [id])
+            if db.execute("SELECT changes()").fetchone()[0]:
+                for line in lines:
+                    _insert(db, line)
+
     def list_charges(self, *, run: str = "", machine: str = "", open_only: bool = False) -> list[Charge]:
         """In the order in which they were opened."""
         where, values = _where({name: value for name, value in (("run", run), ("machine", machine)) if value})

@@ -63,7 +63,10 @@ _VERSION_2 = (
 
 _VERSION_3 = ("ALTER TABLE machines ADD COLUMN idle_minutes REAL",)
 
-_VERSION_4 = ("ALTER TABLE machines ADD COLUMN disk_gb INTEGER NOT NULL DEFAULT 0",)
+_VERSION_4 = (
+    "ALTER TABLE machines ADD COLUMN disk_gb INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE charges ADD COLUMN follows INTEGER NOT NULL DEFAULT 0",
+)
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4)
 

@@ -39,10 +39,9 @@ def find_target(machines: Sequence[Machine], *, on: str, type: str, market: Mark
         return Target(f"{machine.name}: asked for by --on", _ready(machine))
     wanted = on or type
     if wanted:
-        types = _resolve(wanted, machines)
-        reason = (
-            "this computer: asked for" if types == ((LOCAL, LOCAL),) else f"a new {types[0][1]}: asked for"
-        )
+        types = tuple(pair for name in wanted.split(",") for pair in _resolve(name.strip(), machines))
+        names = " or ".join(dict.fromkeys(name for _, name in types))
+        reason = "this computer: asked for" if types == ((LOCAL, LOCAL),) else f"a new {names}: asked for"
         return Target(reason, types=_rentable(types, market))
     ready = [each for each in machines if each.state is MachineState.RUNNING and not each.run_owned]
     if market in RENTED:

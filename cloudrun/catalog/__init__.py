@@ -8,11 +8,20 @@ from cloudrun.catalog.loader import (
     load_billing,
     resolve_type,
 )
-from cloudrun.catalog.prices import load_offers, running_cost_per_hour_usd, successors, type_warning
+from cloudrun.catalog.prices import (
+    address_rule,
+    disk_rule,
+    load_offers,
+    running_cost_per_hour_usd,
+    successors,
+    type_warning,
+)
 
 __all__ = [
     "BillingRule",
     "InstanceType",
+    "address_rule",
+    "disk_rule",
     "find_type",
     "list_types",
     "load_billing",

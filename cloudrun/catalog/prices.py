@@ -7,7 +7,15 @@ from datetime import date
 from decimal import Decimal
 from functools import cache
 
-from cloudrun.catalog.loader import InstanceType, date_or_none, find_type, list_types, load_billing, read_csv
+from cloudrun.catalog.loader import (
+    BillingRule,
+    InstanceType,
+    date_or_none,
+    find_type,
+    list_types,
+    load_billing,
+    read_csv,
+)
 from cloudrun.models import Market, Offer
 
 SPECIAL_REGIONS = ("us-gov-", "usgov", "cn-", "china")  # accounts of their own; only when asked for by name
@@ -38,21 +46,32 @@ def load_offers(
 
 
 def running_cost_per_hour_usd(provider: str, disk_gb: int) -> tuple[Decimal, str]:
-    """What disk and public address add to an hour, and a remark on how exact that is.
+    """What disk and public address add to an hour, and a remark on how exact that is."""
+    address, disk = address_rule(provider), disk_rule(provider)
+    total = address.price_usd or Decimal(0) if address else Decimal(0)
+    if disk is None or disk.price_usd is None or not disk_gb:
+        return total, ""
+    return (
+        total + disk.price_usd * disk_gb / HOURS_PER_MONTH,
+        f"the disk is priced as in {disk.region} ({disk.as_of})",
+    )
 
-    Prices of one region stand for all: the catalogue has no others.
-    """
-    total = Decimal(0)
-    remark = ""
-    for rule in load_billing():
-        if rule.provider != provider or rule.price_usd is None or rule.valid_to is not None:
-            continue
-        if rule.what == _ADDRESS.get(provider):
-            total += rule.price_usd
-        elif rule.what == _DISK.get(provider) and disk_gb:
-            total += rule.price_usd * disk_gb / HOURS_PER_MONTH
-            remark = f"the disk is priced as in {rule.region} ({rule.as_of})"
-    return total, remark
+
+def disk_rule(provider: str) -> BillingRule | None:
+    """How the disks that we launch with are billed, by the GB-month. One region's price stands for all:
+    the catalogue has no others."""
+    return _rule_of_today(provider, _DISK.get(provider))
+
+
+def address_rule(provider: str) -> BillingRule | None:
+    """How the public address of a running machine is billed, by the hour."""
+    return _rule_of_today(provider, _ADDRESS.get(provider))
+
+
+@cache
+def _rule_of_today(provider: str, what: str | None) -> BillingRule | None:
+    rules = (rule for rule in load_billing() if (rule.provider, rule.what) == (provider, what))
+    return next((rule for rule in rules if rule.valid_to is None), None)
 
 
 def successors(provider: str, type: str) -> list[str]:

@@ -36,7 +36,15 @@ SECTIONS: dict[str, tuple[Entry, ...]] = {
         Entry("ssh", "cloudrun.cli.access:ssh", "Open a terminal on a machine, or run a command there."),
         Entry("start", "cloudrun.cli.machines:start", "Start a stopped machine."),
         Entry("stop", "cloudrun.cli.machines:stop", "Switch a machine off and keep its disk."),
-        Entry("terminate", "cloudrun.cli.machines:terminate", "End a machine for good."),
+        Entry("terminate", "cloudrun.cli.machines:terminate", "End machines for good."),
+        Entry("sim", "cloudrun.cli.sim:sim", "A cloud on this computer to rehearse on."),
+    ),
+    "Tools": (
+        Entry("plot", "cloudrun.cli.plot:plot", "Draw training curves of runs and logs."),
+        Entry("notebook", "cloudrun.cli.notebook:notebook", "Make notebooks short enough to print."),
+        Entry(
+            "model", "cloudrun.cli.model:model", "Show what a job's network takes, and what it would cost."
+        ),
     ),
 }
 

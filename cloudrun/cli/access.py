@@ -10,7 +10,7 @@ import click
 from cloudrun.cli import render
 from cloudrun.cli.lazy import Verb
 from cloudrun.cli.options import machine_argument, open_client
-from cloudrun.errors import UsageError
+from cloudrun.errors import ConnectFailed, UsageError
 
 # Options behind NAME belong to the command there, as with ssh.
 REMOTE = {"ignore_unknown_options": True, "allow_interspersed_args": False}
@@ -31,7 +31,7 @@ def ssh(name: str, command: tuple[str, ...]) -> int:
     exit code is the command's own; 5 is ours when the machine cannot be reached.
     """
     client = open_client()
-    return client.shell(client.machine(name).name).interactive(remote_line(command))
+    return client.reach(name).interactive(remote_line(command))
 
 
 @click.command(
@@ -60,7 +60,10 @@ def execute(name: str, command: tuple[str, ...]) -> int:
     client = open_client()
     from cloudrun.cli import relay
 
-    return relay.run(client.shell(client.machine(name).name), line)
+    try:
+        return relay.run(client.shell(name), line)
+    except ConnectFailed:  # nothing was sent yet
+        return relay.run(client.reach(name), line)
 
 
 @click.command(
@@ -89,7 +92,7 @@ def tunnel(name: str, port: int, local_port: int | None, remote_host: str) -> No
     Stays until Ctrl-C. Only programs on this computer can use it.
     """
     client = open_client()
-    shell = client.shell(client.machine(name).name)
+    shell = client.reach(name)
     wanted = port if local_port is None else local_port
     with shell.forward(wanted, port, remote_host=remote_host) as here:
         render.data(f"http://127.0.0.1:{here}")

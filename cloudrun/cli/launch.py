@@ -15,15 +15,17 @@ from cloudrun.cli.options import (
     json_option,
     market_option,
     open_client,
-    region_option,
     to_usd,
     yes_option,
 )
 from cloudrun.cli.plan_view import field, offer_text, price_text
+from cloudrun.cli.rent_options import rent_options, take_rent_options
 from cloudrun.cli.shapes import machine_shape
 from cloudrun.cli.text import duration, money
 from cloudrun.cli.watch import Watcher
 from cloudrun.models import Machine, Market, Offer, Stack
+
+PLANNED = ("market", "stack", "regions", "max_hours", "budget_usd", "disk_gb")
 
 
 @click.command(
@@ -38,7 +40,6 @@ from cloudrun.models import Machine, Market, Offer, Stack
 @market_option
 @click.option("--name", default="", help="What to call it; without it a name is made from the type.")
 @click.option("--stack", default="", metavar="NAME", help="Driver, CUDA, Python and frameworks to put on it.")
-@region_option
 @click.option("--max-hours", type=float, help="It ends itself this long after its launch.")
 @click.option(
     "--budget", "budget_usd", callback=to_usd, metavar="USD", help="It ends itself when this is spent."
@@ -51,36 +52,38 @@ from cloudrun.models import Machine, Market, Offer, Stack
     help="It ends itself when idle this long.",
 )
 @click.option("--keep", is_flag=True, help="Neither deadline nor idle end: nothing but you ends it.")
-@click.option("--disk-gb", type=click.IntRange(1), default=None, help="Size of its disk.")
+@rent_options
+@click.option("--count", type=click.IntRange(1), default=1, help="Launch so many, called NAME-1, NAME-2, ...")
 @dry_run_option
 @yes_option
 @json_option
-def launch(type: str, dry_run: bool, yes: bool, as_json: bool, **asked: Any) -> None:
+def launch(type: str, count: int, dry_run: bool, yes: bool, as_json: bool, **given: Any) -> None:
     """Rent a machine that stays until its guard ends it.
 
     TYPE is what the provider calls it (p2.xlarge, NC6), or `local`: this computer, which costs
     nothing. `submit` then uses it. The machine itself enforces its deadline and its idle end.
     """
     client = open_client()
-    asked["disk_gb"] = asked["disk_gb"] or 0
-    stack, candidates = client.plan_launch(
-        type=type, market=asked["market"], stack=asked["stack"], regions=asked["regions"]
-    )
-    for line in _plan_lines(stack, candidates[0], asked):
+    asked = take_rent_options(given)
+    named = {name: asked[name] for name in PLANNED}
+    stack, candidates = client.plan_launch(type=type, **named)
+    for line in _plan_lines(stack, candidates[0], asked, count):
         (render.data if dry_run else render.say)(line)
     if dry_run:
         render.say("dry run: nothing was spent")
         return
     if candidates[0].market is not Market.OWN:
-        confirm(f"Launch for {money(candidates[0].price_per_hour_usd)} an hour?", yes=yes)
-    watcher = Watcher()
-    machine = client.launch(type=type, on_event=watcher, **asked)
-    _tell(machine, as_json=as_json)
+        confirm(f"Launch for {money(candidates[0].price_per_hour_usd)} an hour{_each(count)}?", yes=yes)
+    _tell(client.launch_many(count, type=type, on_event=Watcher(), **asked), as_json=as_json)
 
 
-def _plan_lines(stack: Stack, offer: Offer, asked: dict[str, Any]) -> list[str]:
+def _each(count: int) -> str:
+    return f" each ({count} machines)" if count > 1 else ""
+
+
+def _plan_lines(stack: Stack, offer: Offer, asked: dict[str, Any], count: int) -> list[str]:
     return [
-        field("machine", offer_text(offer)),
+        field("machine", offer_text(offer) + _each(count)),
         field("stack", stack.name),
         field("price", price_text(offer.price_per_hour_usd, offer.market, offer.price_as_of)),
         field("ends", _ends(asked)),
@@ -99,9 +102,12 @@ def _ends(asked: dict[str, Any]) -> str:
     return ", or ".join(limits)
 
 
-def _tell(machine: Machine, *, as_json: bool) -> None:
+def _tell(machines: list[Machine], *, as_json: bool) -> None:
     if as_json:
-        render.as_json(machine_shape(machine, cost_usd=None, runs=()))
+        shapes = [machine_shape(machine, cost_usd=None, runs=()) for machine in machines]
+        render.as_json(shapes if len(shapes) > 1 else shapes[0])
         return
-    render.lines(machine_fields(machine))
+    for machine in machines:
+        render.lines(machine_fields(machine))
+    machine = machines[0]
     render.say(f"use it with: cloudrun submit JOB --on {machine.name}, or cloudrun ssh {machine.name}")

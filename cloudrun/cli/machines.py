@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,6 +12,7 @@ from cloudrun.cli import render
 from cloudrun.cli.lazy import Entry, LazyGroup, Verb
 from cloudrun.cli.machine_view import MACHINE_COLUMNS, billed, fingerprint, machine_fields, machine_row
 from cloudrun.cli.options import (
+    complete_machine,
     confirm,
     dry_run_option,
     json_option,
@@ -19,13 +22,23 @@ from cloudrun.cli.options import (
 )
 from cloudrun.cli.plan_view import machine_kind
 from cloudrun.cli.shapes import Shape, machine_shape
+from cloudrun.cli.table import Column
 from cloudrun.cli.text import clock, money, until
 from cloudrun.cli.watch import Watcher
 from cloudrun.client import Client
-from cloudrun.errors import HostKeyMismatch
+from cloudrun.errors import HostKeyMismatch, MachineError, NotFound, UsageError
 from cloudrun.models import Machine, RunState
 
+if TYPE_CHECKING:
+    from cloudrun.doctor import Finding
+
 RUNS_SHOWN = 20
+FINDING_COLUMNS = (
+    Column("CHECK", 0),
+    Column("VERDICT", 1),
+    Column("WHAT", 2, least=20),
+    Column("WHAT TO DO", 3, least=12, optional=True),
+)
 
 machines = LazyGroup(
     "machines",
@@ -37,8 +50,10 @@ machines = LazyGroup(
             ),
             Entry("start", "cloudrun.cli.machines:start", "Start a stopped machine."),
             Entry("stop", "cloudrun.cli.machines:stop", "Switch a machine off and keep its disk."),
-            Entry("terminate", "cloudrun.cli.machines:terminate", "End a machine for good."),
+            Entry("terminate", "cloudrun.cli.machines:terminate", "End machines for good."),
             Entry("extend", "cloudrun.cli.machines:extend", "Move a machine's deadline."),
+            Entry("doctor", "cloudrun.cli.machines:doctor", "Look whether a machine is as it should be."),
+            Entry("resize-disk", "cloudrun.cli.machines:resize_disk", "Make a machine's disk bigger."),
             Entry("attach", "cloudrun.cli.machines:attach", "Use a host that you have already."),
             Entry("adopt", "cloudrun.cli.machines:adopt", "Find machines and runs that the store lacks."),
             Entry("ssh", "cloudrun.cli.access:ssh", "Open a terminal on a machine, or run a command there."),
@@ -102,30 +117,62 @@ def stop(name: str, dry_run: bool, yes: bool, as_json: bool) -> None:
     _tell(client, client.stop(machine.name), as_json=as_json)
 
 
-@click.command(cls=Verb, examples=("cloudrun terminate bench", "cloudrun terminate bench --dry-run"))
-@machine_argument
+@click.command(
+    cls=Verb,
+    examples=("cloudrun terminate bench", "cloudrun terminate --all --dry-run"),
+)
+@click.argument("names", nargs=-1, shell_complete=complete_machine)
+@click.option("--all", "every", is_flag=True, help="Every machine there is.")
 @dry_run_option
 @yes_option
 @json_option
-def terminate(name: str, dry_run: bool, yes: bool, as_json: bool) -> None:
-    """End a machine for good.
+def terminate(names: tuple[str, ...], every: bool, dry_run: bool, yes: bool, as_json: bool) -> None:
+    """End machines for good.
 
-    Runs on it end, and what lies only on its disk is lost. Outputs at home stay. An attached host is
-    only forgotten.
+    Runs on them end, and what lies only on their disks is lost. Outputs at home stay. An attached
+    host is only forgotten.
+    """
+    client = open_client()
+    found = _meant(client, names, every=every)
+    actives = {machine.name: _active(client, machine) for machine in found}
+    for machine in found:
+        fate = "the host itself stays as it is" if machine.provider == "attached" else "its disk is deleted"
+        render.say(_loss("terminates", machine, actives[machine.name], fate))
+    if dry_run:
+        return
+    question = f"Terminate {found[0].name}?" if len(found) == 1 else f"Terminate these {len(found)} machines?"
+    harmless = not any(actives.values()) and not any(map(billed, found))
+    confirm(question, yes=yes, harmless=harmless)
+    ended = client.terminate(*(machine.name for machine in found))
+    if as_json:
+        shapes = [_shape(client, machine) for machine in ended]
+        render.as_json(shapes if len(shapes) > 1 or every else shapes[0])
+        return
+    for machine in ended:
+        cost = money(client.machine_cost_usd(machine))
+        render.say(f"{machine.name} is {machine.state.value}; it cost {cost}")
+
+
+@click.command("resize-disk", cls=Verb, examples=("cloudrun machines resize-disk k80 200",))
+@machine_argument
+@click.argument("disk_gb", type=click.IntRange(1), metavar="GB")
+@dry_run_option
+@yes_option
+@json_option
+def resize_disk(name: str, disk_gb: int, dry_run: bool, yes: bool, as_json: bool) -> None:
+    """Make a machine's disk bigger, and its file system with it.
+
+    It goes on running where its provider can do that. A disk cannot be made smaller, and the bigger
+    one is billed until the machine is terminated.
     """
     client = open_client()
     machine = client.machine(name)
-    active = _active(client, machine)
-    fate = "the host itself stays as it is" if machine.provider == "attached" else "its disk is deleted"
-    render.say(_loss("terminates", machine, active, fate))
+    before = f"{machine.disk_gb} GB" if machine.disk_gb else "its size of now"
+    render.say(f"grows the disk of {machine.name} from {before} to {disk_gb} GB")
     if dry_run:
         return
-    confirm(f"Terminate {machine.name}?", yes=yes, harmless=not active and not billed(machine))
-    ended = client.terminate(machine.name)
-    if as_json:
-        render.as_json(_shape(client, ended))
-        return
-    render.say(f"{ended.name} is {ended.state.value}; it cost {money(client.machine_cost_usd(ended))}")
+    confirm("Grow it?", yes=yes, harmless=True)
+    _tell(client, client.resize_disk(machine.name, disk_gb=disk_gb), as_json=as_json)
 
 
 @click.command(cls=Verb, examples=("cloudrun machines extend bench --hours 2",))
@@ -203,6 +250,41 @@ def adopt(provider: str, as_json: bool) -> None:
     for machine in found:
         render.data(machine.name)
     render.say("nothing was missing" if not found else f"known again: {len(found)}")
+
+
+@click.command(cls=Verb, examples=("cloudrun machines doctor k80", "cloudrun machines doctor k80 --fix"))
+@machine_argument
+@click.option("--fix", is_flag=True, help="Mend what can be mended without loss.")
+@json_option
+def doctor(name: str, fix: bool, as_json: bool) -> int:
+    """Look whether a machine is as it should be.
+
+    Asks its provider and the machine itself. The exit code is 4 while something is wrong.
+    """
+    client = open_client()
+    found = client.examine(client.machine(name).name, mend=fix)
+    if as_json:
+        render.as_json([asdict(finding) for finding in found])
+    else:
+        rows = [(each.check, _verdict(each), each.detail, each.hint) for each in found]
+        render.table(FINDING_COLUMNS, rows)
+    return 0 if all(finding.ok for finding in found) else MachineError.exit_code
+
+
+def _verdict(finding: Finding) -> str:
+    return "mended" if finding.mended else "ok" if finding.ok else "wrong"
+
+
+def _meant(client: Client, names: tuple[str, ...], *, every: bool) -> list[Machine]:
+    """The machines that the words of the command mean."""
+    if every == bool(names):
+        raise UsageError("name machines, or say --all", hint="cloudrun machines list shows them")
+    if every:
+        found = client.store.list_machines()
+        if not found:
+            raise NotFound("there is no machine", hint="cloudrun machines list --all shows those that ended")
+        return found
+    return list({machine.name: machine for machine in map(client.machine, names)}.values())
 
 
 def _tell(client: Client, machine: Machine, *, as_json: bool) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import click
 
 from cloudrun.cli import render
 from cloudrun.cli.lazy import Verb
-from cloudrun.cli.options import json_option, market_option, open_client, region_option
+from cloudrun.cli.options import json_option, market_option, open_client, region_option, to_usd
 from cloudrun.cli.shapes import offer_shape
 from cloudrun.cli.table import Column
 from cloudrun.cli.text import UNKNOWN, plain_money, plural
@@ -29,20 +31,25 @@ COLUMNS = (
 
 @click.command(
     cls=Verb,
-    examples=("cloudrun offers", "cloudrun offers --gpu v100 --spot", "cloudrun offers p2.xlarge --json"),
+    examples=(
+        "cloudrun offers",
+        "cloudrun offers --gpu k80 --gpu t4 --spot --max-price 0.5",
+        "cloudrun offers p2.xlarge --json",
+    ),
 )
 @click.argument("type", required=False, default="")
 @market_option
-@click.option("--gpu", default="", help="Only with this GPU, e.g. k80.")
-@click.option("--min-gpu-memory-gib", type=float, default=0.0, help="Least memory of each GPU.")
+@click.option("--gpu", "gpus", multiple=True, help="Only with this GPU, e.g. k80. Repeatable.")
+@click.option("--min-gpu-memory", type=float, default=0.0, metavar="GIB", help="Least memory of each GPU.")
+@click.option("--max-price", callback=to_usd, metavar="USD", help="At most this an hour.")
 @region_option
 @click.option(
     "-n", "--limit", type=click.IntRange(1), default=SHOWN, show_default=True, help="At most this many."
 )
 @json_option
 def offers(
-    type: str, market: Market | None, gpu: str, min_gpu_memory_gib: float, regions: tuple[str, ...],
-    limit: int, as_json: bool,
+    type: str, market: Market | None, gpus: tuple[str, ...], min_gpu_memory: float, max_price: Decimal | None,
+    regions: tuple[str, ...], limit: int, as_json: bool,
 ) -> None:  # fmt: skip
     """Show what can be rented, cheapest first.
 
@@ -50,7 +57,12 @@ def offers(
     comes last.
     """
     found = open_client().offers(
-        gpu=gpu, min_gpu_memory_gib=min_gpu_memory_gib, type=type, market=market, regions=regions
+        gpus=gpus,
+        min_gpu_memory_gib=min_gpu_memory,
+        type=type,
+        market=market,
+        regions=regions,
+        max_price_per_hour_usd=max_price,
     )
     shown = found[:limit]
     if as_json:

@@ -126,8 +126,10 @@ def confirm(question: str, *, yes: bool, harmless: bool = False) -> None:
 
     Raises UsageError where somebody had to be asked and nobody is there, Interrupted on a no.
     """
-    if yes or (harmless and not render.interactive()):
-        return
+    from cloudrun.config import load_settings
+
+    if yes or (harmless and not render.interactive()) or load_settings().sim is not None:
+        return  # a rehearsal spends nothing
     if not render.interactive():
         raise UsageError(
             "this needs a yes, and there is no terminal to ask", hint="add -y, or look first with --dry-run"

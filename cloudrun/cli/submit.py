@@ -18,12 +18,12 @@ from cloudrun.cli.options import (
     market_option,
     open_client,
     read_secrets,
-    region_option,
     to_pairs,
     to_usd,
     yes_option,
 )
 from cloudrun.cli.plan_view import plan_lines, price
+from cloudrun.cli.rent_options import rent_options, take_rent_options
 from cloudrun.cli.shapes import plan_shape
 from cloudrun.cli.text import money
 from cloudrun.cli.walk import walk
@@ -52,10 +52,9 @@ from cloudrun.models import Plan
 )
 @click.option("--preset", default="", metavar="NAME", help="Arguments and limits by name, from job.toml.")
 @click.option("--stack", default="", metavar="NAME", help="One of the stacks that the job accepts.")
-@region_option
 @click.option("--max-hours", type=float, help="End the job after this long; the machine enforces it.")
 @click.option("--budget", "budget_usd", callback=to_usd, metavar="USD", help="Spend at most this.")
-@click.option("--disk-gb", type=click.IntRange(1), default=None, help="Size of a rented machine's disk.")
+@rent_options
 @click.option("--keep", is_flag=True, help="Keep the machine after the run; nothing but you ends it.")
 @click.option(
     "--env", callback=to_pairs, multiple=True, metavar="K=V", help="A variable for the job. Repeatable."
@@ -85,7 +84,7 @@ def submit(ctx: click.Context, /, job: str, secret_names: tuple[str, ...], detac
     client = open_client()
     if not dry_run:
         client.warm_up(asked["on"] or "")
-    plan = client.plan(job, args=ctx.meta["rest"], **_for_plan(asked))
+    plan = client.plan(job, args=ctx.meta["rest"], **take_rent_options(asked))
     if dry_run:
         _show_dry(client, plan, as_json=as_json)
         return 0
@@ -97,10 +96,6 @@ def submit(ctx: click.Context, /, job: str, secret_names: tuple[str, ...], detac
         job=job,
         as_json=as_json,
     )
-
-
-def _for_plan(asked: dict[str, Any]) -> dict[str, Any]:
-    return {**asked, "disk_gb": asked["disk_gb"] or 0}
 
 
 def _show_dry(client: Client, plan: Plan, *, as_json: bool) -> None:

@@ -105,7 +105,7 @@ def test_on_a_type_rents_one(plan) -> None:  # type: ignore[no-untyped-def]
         ({"env": (("CLOUDRUN_HOME", "x"),)}, "set by cloudrun", "another"),
         ({"type": "g5g.xlarge"}, "arm64", "what fits"),
         ({"type": "p2.xlarge", "stack": "cuda12-torch"}, "use cuda11-torch", "--stack cuda11-torch"),
-        ({"type": "p3.2xlarge", "budget_usd": Decimal(1)}, "first hour .* 3.0650 USD", "budget"),
+        ({"type": "p3.2xlarge", "budget_usd": Decimal(1)}, "first hour .* 3.0760 USD", "budget"),
         ({"type": "p2.xlarge", "regions": ("mars-1",)}, "nobody offers that there", "cloudrun offers"),
     ],
 )
@@ -142,7 +142,7 @@ def test_the_old_spot_gpu_from_the_catalogue(plan) -> None:  # type: ignore[no-u
     )
     assert made.stack.name == "cuda11-torch"
     dearest = max(offer.price_per_hour_usd for offer in made.candidates)
-    assert made.worst_case_usd == (dearest + Decimal("0.005")) * 10
+    assert made.worst_case_usd == total(dearest, hours=10)
     text = " ".join(made.warnings)
     assert "retired" in text
     assert "g4dn.xlarge" in text
@@ -151,13 +151,19 @@ def test_the_old_spot_gpu_from_the_catalogue(plan) -> None:  # type: ignore[no-u
 
 def test_the_worst_case_is_bound_by_hours_and_budget_and_else_unknown(plan) -> None:  # type: ignore[no-untyped-def]
     here = {"type": "g4dn.xlarge", "regions": ("us-east-1",)}
-    hour = plan(**here).candidates[0].price_per_hour_usd + Decimal("0.005")
+    price = plan(**here).candidates[0].price_per_hour_usd
     assert plan(**here).worst_case_usd is None
-    assert plan(**here, max_hours=3.0).worst_case_usd == hour * 3
+    assert plan(**here, max_hours=3.0).worst_case_usd == total(price, hours=3)
     assert plan(**here, budget_usd=Decimal(5)).worst_case_usd == 5
     assert plan(**here, max_hours=3.0, budget_usd=Decimal(1)).worst_case_usd == 1
-    disk = plan(**here, max_hours=73.0, disk_gb=100).worst_case_usd
-    assert disk == (hour * 73 + Decimal("0.8")).quantize(Decimal("0.0001"))
+    disk = plan(**here, max_hours=73.0, disk_gb=200).worst_case_usd
+    assert disk == total(price, hours=73, disk_gb=200)
+
+
+def total(price_per_hour_usd: Decimal, *, hours: int, disk_gb: int = 100) -> Decimal:
+    """Compute, public address (0.005 an hour) and disk (0.08 a GB-month of 730 hours)."""
+    disk = Decimal("0.08") * disk_gb * hours / 730
+    return ((price_per_hour_usd + Decimal("0.005")) * hours + disk).quantize(Decimal("0.0001"))
 
 
 def test_an_unknown_price_is_never_within_a_budget(plan) -> None:  # type: ignore[no-untyped-def]
@@ -281,7 +287,7 @@ def test_offers_are_listed_by_gpu_memory_type_and_market(settings: Settings) -> 
     def providers(name: str) -> Provider:
         return load_provider(name, settings)
 
-    k80 = find_offers(providers=providers, gpu="k80", market=Market.SPOT)
+    k80 = find_offers(providers=providers, gpus=("k80",), market=Market.SPOT)
     assert k80
     assert {offer.gpu for offer in k80} == {"K80"}
     prices = [offer.price_per_hour_usd for offer in k80 if offer.price_per_hour_usd]

@@ -132,6 +132,7 @@ FULL_CHARGE = Charge(
     quantity=Decimal("100.5"),
     estimated=True,
     void=True,
+    follows=True,
 )
 
 

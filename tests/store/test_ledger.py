@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from store_samples import NOON, OFFER, make_attempt, make_charge, make_run
 
-from cloudrun.ledger import SMALLEST_USD, cost_usd, open_compute, run_cost_usd
+from cloudrun.ledger import SMALLEST_USD, at_prices, cost_usd, open_rent, open_running, run_cost_usd
 from cloudrun.models import Charge, Market
 from cloudrun.store import Store
 
@@ -31,20 +32,20 @@ def after(charge: Charge, passed: timedelta) -> Decimal:
     return cost
 
 
-def test_open_compute_takes_price_and_place_from_the_offer() -> None:
-    (charge,) = open_compute(OFFER, machine="bench", run="aaaa2222", at=NOON)
+def test_open_running_takes_price_and_place_from_the_offer() -> None:
+    charge, _ = open_running(OFFER, machine="bench", run="aaaa2222", at=NOON)
     assert (charge.machine, charge.run, charge.what, charge.unit) == ("bench", "aaaa2222", "compute", "hour")
     assert (charge.provider, charge.region, charge.market) == ("aws", "us-east-1", Market.SPOT)
     assert (charge.unit_price_usd, charge.price_as_of) == (OFFER.price_per_hour_usd, OFFER.price_as_of)
     assert (charge.opened_at, charge.closed_at, charge.void) == (NOON, None, False)
     assert charge.estimated  # a spot price moves
-    (fixed,) = open_compute(replace(OFFER, market=Market.ON_DEMAND), machine="m", run="", at=NOON)
+    fixed, _ = open_running(replace(OFFER, market=Market.ON_DEMAND), machine="m", run="", at=NOON)
     assert not fixed.estimated
 
 
 @pytest.mark.parametrize("price", [None, Decimal(0)])
 def test_a_missing_price_is_unknown_and_never_nothing(price: Decimal | None) -> None:
-    (charge,) = open_compute(replace(OFFER, price_per_hour_usd=price), machine="m", run="r", at=NOON)
+    charge, _ = open_running(replace(OFFER, price_per_hour_usd=price), machine="m", run="r", at=NOON)
     assert charge.unit_price_usd is None
     assert cost_usd(charge, now=NOON + timedelta(hours=1)) is None
 
@@ -52,7 +53,7 @@ def test_a_missing_price_is_unknown_and_never_nothing(price: Decimal | None) -> 
 @pytest.mark.parametrize("price", [None, Decimal(0), Decimal(5)])
 def test_own_machines_cost_nothing_and_say_so(price: Decimal | None) -> None:
     offer = replace(OFFER, provider="local", market=Market.OWN, price_per_hour_usd=price)
-    charges = open_compute(offer, machine="m", run="r", at=NOON)
+    charges = open_running(offer, machine="m", run="r", at=NOON)
     assert [charge.unit_price_usd for charge in charges] == [Decimal(0)]
     assert run_cost_usd(charges, now=NOON + timedelta(days=3)) == 0
 
@@ -112,14 +113,61 @@ def test_a_run_costs_the_sum_of_its_lines(prices: list[Decimal], passed_s: int) 
 def test_a_launch_that_failed_and_one_that_ran_in_the_stored_ledger(store: Store) -> None:
     """Open before it exists; void when it never came; close twice and the provider's first word stays."""
     run = make_run("aaaa2222")
-    store.add_run(run, make_attempt(run.id), open_compute(OFFER, machine="a", run=run.id, at=NOON))
+    first, _ = open_running(OFFER, machine="a", run=run.id, at=NOON)
+    store.add_run(run, make_attempt(run.id), [first])
     assert [charge.closed_at for charge in store.list_charges(run=run.id)] == [None]
     store.void_charge(1)
-    for charge in open_compute(OFFER, machine="b", run=run.id, at=NOON):
-        store.add_charge(charge)
+    store.add_charge(open_running(OFFER, machine="b", run=run.id, at=NOON)[0])
     stopped_at = NOON + timedelta(hours=2)
     for at in (stopped_at, stopped_at + timedelta(hours=5)):
         store.close_charge(2, at)
     later = NOON + timedelta(days=1)
     assert store.list_charges(open_only=True) == []
     assert run_cost_usd(store.list_charges(run=run.id), now=later) == Decimal("0.54")
+
+
+def test_a_rented_machine_opens_a_line_for_its_address_and_its_disk() -> None:
+    """Prices of cloudrun/catalog/billing.csv: 0.005 USD an hour, 0.08 USD a GB-month of 730 hours."""
+    compute, address, disk = open_rent(OFFER, disk_gb=100, machine="m", run="r", at=NOON)
+    assert [line.what for line in (compute, address, disk)] == ["compute", "address", "disk"]
+    hours = NOON + timedelta(hours=73)
+    assert cost_usd(address, now=hours) == Decimal("0.365")
+    assert cost_usd(disk, now=hours) == Decimal("0.8")
+    own = replace(OFFER, provider="local", market=Market.OWN)
+    assert [line.what for line in open_rent(own, disk_gb=100, machine="m", run="r", at=NOON)] == ["compute"]
+
+
+def test_spot_is_billed_by_the_prices_that_were_asked() -> None:
+    line = replace(compute(estimated=True, market=Market.SPOT), closed_at=NOON + timedelta(hours=3))
+    prices = [
+        (NOON - timedelta(hours=5), Decimal("0.10")),
+        (NOON + timedelta(hours=1), Decimal("0.30")),
+        (NOON + timedelta(hours=9), Decimal(9)),  # after its end
+    ]
+    parts = at_prices(line, prices)
+    assert [part.unit_price_usd for part in parts] == [Decimal("0.10"), Decimal("0.30")]
+    assert run_cost_usd(parts, now=NOON) == Decimal("0.70")
+    assert not any(part.estimated for part in parts)
+
+
+@given(st.lists(st.tuples(st.integers(-5, 5000), PRICES), min_size=1, max_size=6), st.integers(1, 5000))
+def test_split_lines_cover_the_same_seconds(prices: list[tuple[int, Decimal]], seconds: int) -> None:
+    end = NOON + timedelta(seconds=seconds)
+    line = replace(compute(estimated=True, market=Market.SPOT), closed_at=end)
+    times = [(NOON + timedelta(seconds=at), price) for at, price in sorted(prices)]
+    parts = at_prices(line, times)
+    assert (parts[0].opened_at, parts[-1].closed_at) == (NOON, end)
+    assert all(one.closed_at == two.opened_at for one, two in itertools.pairwise(parts))
+    flat = [replace(part, unit_price_usd=Decimal(3600)) for part in parts]
+    assert run_cost_usd(flat, now=end) >= seconds  # a dollar a second; the minimum counts once at most
+    assert run_cost_usd(flat, now=end) <= max(seconds, 60) + 60
+
+
+def test_an_estimate_is_settled_once(store: Store) -> None:
+    first, _ = open_running(OFFER, machine="a", run="", at=NOON)
+    line = store.add_charge(first)
+    closed = store.close_charge(line.id, NOON + timedelta(hours=2))
+    for price in (Decimal(1), Decimal(5)):  # the second comes too late
+        store.settle_charge(line.id, at_prices(closed, [(NOON, price), (NOON + timedelta(hours=1), price)]))
+    assert run_cost_usd(store.list_charges(machine="a"), now=NOON) == 2
+    assert [charge.follows for charge in store.list_charges(machine="a")] == [False, True]

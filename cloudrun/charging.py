@@ -1,0 +1,82 @@
+"""Opening and closing what a machine costs, in the store, at the times that its provider names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from cloudrun import ledger
+from cloudrun.attempts import offer_of
+from cloudrun.context import Context
+from cloudrun.errors import CloudrunError
+from cloudrun.models import Charge, Machine, MachineState, Market, Offer
+from cloudrun.providers.base import SpotHistory
+
+WHILE_ON = ("compute", "address")  # the disk of a machine that is off is billed on
+
+
+def open_rent(ctx: Context, offer: Offer, *, disk_gb: int, machine: str, run: str, at: datetime) -> None:
+    """The lines of a machine that is about to be asked for."""
+    _add(ctx, ledger.open_rent(offer, disk_gb=disk_gb, machine=machine, run=run, at=at))
+
+
+def open_running(ctx: Context, machine: Machine, at: datetime) -> None:
+    """The lines of a machine that is about to be started again."""
+    if not _open_lines(ctx, machine.name, WHILE_ON):
+        _add(ctx, ledger.open_running(offer_of(machine), machine=machine.name, run="", at=at))
+
+
+def change_disk(ctx: Context, machine: Machine, disk_gb: int, at: datetime) -> None:
+    """The disk is billed by another size from now on."""
+    lines = _open_lines(ctx, machine.name, ("disk",))
+    _close(ctx, lines, at)
+    run = lines[0].run if lines else ""
+    _add(ctx, ledger.open_disk(offer_of(machine), disk_gb=disk_gb, machine=machine.name, run=run, at=at))
+
+
+def close_ended(ctx: Context, machine: Machine, at: datetime) -> None:
+    """The machine is off or gone since `at`: what ends with that is closed, and spot takes its real price."""
+    kinds = WHILE_ON if machine.state is MachineState.STOPPED else (*WHILE_ON, "disk")
+    _close(ctx, _open_lines(ctx, machine.name, kinds), at)
+    if machine.market is Market.SPOT:
+        _settle(ctx, machine)
+
+
+def void_launch(ctx: Context, name: str) -> None:
+    """The machine never was: its open lines cost nothing. Idempotent."""
+    for charge in ctx.store.list_charges(machine=name, open_only=True):
+        if charge.id is not None:
+            ctx.store.void_charge(charge.id)
+
+
+def _settle(ctx: Context, machine: Machine) -> None:
+    """Put the sampled spot prices in the place of the estimate; it stays where they cannot be had."""
+    provider = ctx.provider(machine.provider)
+    if not isinstance(provider, SpotHistory):
+        return
+    for charge in ctx.store.list_charges(machine=machine.name):
+        if charge.void or not (charge.what == "compute" and charge.estimated and charge.closed_at):
+            continue
+        if machine.launched_at and charge.opened_at < machine.launched_at:
+            continue  # of an earlier machine of the same name
+        try:
+            prices = provider.spot_prices(machine, charge.opened_at, charge.closed_at)
+        except CloudrunError:
+            continue  # the launch price stands, marked as an estimate
+        if prices and charge.id is not None:
+            ctx.store.settle_charge(charge.id, ledger.at_prices(charge, prices))
+
+
+def _open_lines(ctx: Context, machine: str, kinds: Iterable[str]) -> list[Charge]:
+    return [each for each in ctx.store.list_charges(machine=machine, open_only=True) if each.what in kinds]
+
+
+def _close(ctx: Context, charges: Iterable[Charge], at: datetime) -> None:
+    for charge in charges:
+        if charge.id is not None:
+            ctx.store.close_charge(charge.id, at)
+
+
+def _add(ctx: Context, charges: Iterable[Charge]) -> None:
+    for charge in charges:
+        ctx.store.add_charge(charge)

@@ -1,0 +1,48 @@
+"""Options of everything that rents: how, where, on which terms. `launch` and `submit` share them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from cloudrun.cli.options import Command, region_option, to_usd
+from cloudrun.models import LaunchOptions, OnPreempt
+
+
+def rent_options(command: Command) -> Command:
+    """--region, --disk-gb, --max-price, --on-preempt, --subnet, --fixed-address and --retry-until-up."""
+    options = (
+        region_option,
+        click.option("--disk-gb", type=click.IntRange(1), default=None, help="Size of its disk (100)."),
+        click.option(
+            "--max-price",
+            callback=to_usd,
+            metavar="USD",
+            help="Most to pay for an hour of spot; else as on demand.",
+        ),
+        click.option(
+            "--on-preempt",
+            type=click.Choice([each.value for each in OnPreempt]),
+            help="When spot is taken: end it, or stop it and start it again on the same disk.",
+        ),
+        click.option("--subnet", default="", metavar="ID", help="Network to put it in; else the default."),
+        click.option("--fixed-address", is_flag=True, help="An address that stays over stop and start."),
+        click.option("--retry-until-up", is_flag=True, help="When nobody has one, ask until one has."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def take_rent_options(asked: dict[str, Any]) -> dict[str, Any]:
+    """The parsed options as the Client takes them."""
+    rest = dict(asked)
+    on_preempt = rest.pop("on_preempt")
+    options = LaunchOptions(
+        on_preempt=OnPreempt(on_preempt) if on_preempt else None,
+        max_price_per_hour_usd=rest.pop("max_price"),
+        subnet=rest.pop("subnet"),
+        fixed_address=rest.pop("fixed_address"),
+    )
+    return {**rest, "disk_gb": rest["disk_gb"] or 0, "options": options}

@@ -1,0 +1,113 @@
+"""Where a rehearsal cloud that is up says how to reach it, for other processes; without its machinery."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cloudrun.errors import ProviderError, UsageError
+from cloudrun.locks import holding
+
+FILE = "cloud.json"
+REGION = "us-east-1"
+POLL_S = 0.5  # machines here boot in a second
+ANSWER_TIMEOUT_S = 30.0
+CLEARED = ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_DEFAULT_PROFILE")  # they would win over the keys below
+
+
+@dataclass(frozen=True, slots=True)
+class SimRecord:
+    """One rehearsal cloud that is up."""
+
+    folder: Path
+    pid: int
+    url: str
+    ssh_port: int
+    kind: str  # of its machines
+
+    def save(self) -> None:
+        draft = self.folder / f".{FILE}"
+        draft.write_text(json.dumps({**asdict(self), "folder": str(self.folder)}))
+        draft.replace(self.folder / FILE)
+
+    def environment(self) -> dict[str, str]:
+        """What a process needs to use it, and to keep its ledger apart from the real one."""
+        return {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ACCESS_KEY_ID": "rehearsal",
+            "AWS_SECRET_ACCESS_KEY": "rehearsal",
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_REGION": REGION,
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "CLOUDRUN_SIM": str(self.folder),
+            "CLOUDRUN_HOME": str(self.folder / "home"),
+            "CLOUDRUN_SSH_PORT": str(self.ssh_port),
+            "CLOUDRUN_POLL_S": str(POLL_S),
+            "CLOUDRUN_ADDRESS_URL": f"{self.url}/_sim/address",
+        }
+
+    def exports(self) -> list[str]:
+        """The same as lines for a POSIX shell."""
+        lines = [f"export {name}={shlex.quote(value)}" for name, value in self.environment().items()]
+        return [*lines, f"unset {' '.join(CLEARED)}"]
+
+    def ask(self, name: str) -> Any:
+        """GET /_sim/name. Raises ProviderError."""
+        return self._call(urllib.request.Request(f"{self.url}/_sim/{name}"))  # noqa: S310  # loopback
+
+    def tell(self, name: str, **values: object) -> None:
+        """POST /_sim/name. Raises UsageError for what it does not accept, ProviderError without an answer."""
+        body = json.dumps(values).encode()
+        self._call(urllib.request.Request(f"{self.url}/_sim/{name}", data=body, method="POST"))  # noqa: S310
+
+    def _call(self, request: urllib.request.Request) -> Any:
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with direct.open(request, timeout=ANSWER_TIMEOUT_S) as answer:
+                return json.loads(answer.read())
+        except urllib.error.HTTPError as error:
+            raise UsageError(_message(error), hint="cloudrun sim status") from error
+        except (OSError, ValueError) as error:
+            raise ProviderError(
+                f"the rehearsal cloud does not answer: {error}", hint="cloudrun sim down, then sim up"
+            ) from error
+
+
+def find_sim(folder: Path) -> SimRecord | None:
+    """The rehearsal cloud of that folder, None where none is up."""
+    if not (folder / FILE).is_file():
+        return None
+    with holding(lock_path(folder)) as free:
+        if free:
+            return None
+    try:
+        data: Mapping[str, Any] = json.loads((folder / FILE).read_text())
+        return SimRecord(**{**data, "folder": folder})
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def the_sim(folder: Path) -> SimRecord:
+    """The rehearsal cloud of that folder. Raises UsageError where none is up."""
+    found = find_sim(folder)
+    if found is None:
+        raise UsageError("no rehearsal cloud is up", hint="cloudrun sim up")
+    return found
+
+
+def lock_path(folder: Path) -> Path:
+    """Held by the rehearsal cloud's process as long as it lives."""
+    return folder / "cloud.lock"
+
+
+def _message(error: urllib.error.HTTPError) -> str:
+    try:
+        return str(json.loads(error.read())["message"])
+    except (ValueError, KeyError, TypeError):
+        return f"the rehearsal cloud answered {error.code}"
