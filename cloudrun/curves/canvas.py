@@ -83,7 +83,7 @@ def ticks(low: float, high: float, most: int) -> list[float]:
     step = next(power * factor for factor in (1, 2, 5, 10, 20) if (high - low) / (power * factor) <= most - 1)
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
-    return [number * step for number in range(first, last + 1)]
+    return [number * step for number in range(first, last + 1)] or [low]
 
 
 def log_ticks(low: float, high: float, most: int) -> list[float]:

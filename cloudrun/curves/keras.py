@@ -80,8 +80,8 @@ def _take(epoch: _Epoch, line: str) -> None:
     bar = _BAR.match(line)
     if bar:
         epoch.in_bar = True
-        # Keras 1 goes past the total where the batch does not divide it
-        epoch.complete = epoch.complete or bar[2] == "Unknown" or int(bar[1]) >= int(bar[2])
+        full = bar[2] == "Unknown" or int(bar[1]) >= int(bar[2])  # Keras 1 goes past what no batch divides
+        epoch.complete = epoch.complete or (full and bool(_PAIR.search(line)))
     elif _TIME.match(line):
         epoch.in_bar = epoch.complete = True
     elif not (epoch.in_bar and _CONTINUED.match(line)):
