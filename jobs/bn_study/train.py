@@ -29,7 +29,7 @@ import samples
 import table
 import torch
 from learn import FeatureFeed, ImageFeed, Learner
-from shared import checkpoint, describe, metrics, settings
+from shared import checkpoint, describe, imagesets, metrics, settings
 
 HERE = Path(__file__).resolve().parent
 PRESETS: dict[str, dict[str, Any]] = {
@@ -62,7 +62,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--schedule", choices=sorted(SCHEDULES), default="as_written",
         help="as_written lowers the rate after the first epoch, as_run keeps it (MNIST rows)")  # fmt: skip
     add("--seeds", nargs="+", type=int, default=[0], metavar="N")
-    add("--data", choices=samples.SOURCES, default="auto",
+    add("--data", choices=imagesets.SOURCES, default="auto",
         help="auto: real, or a stand-in where it cannot be had; drawn: made here")  # fmt: skip
     add("--limit", type=int, default=0, help="training images at most, and test images at most (0: all)")
     add("--trunk-epochs", type=int, default=0, help="before the rate changes (0: 1 on MNIST, 25 on CIFAR-10)")
@@ -89,7 +89,7 @@ def main() -> int:
         return 0
     try:
         Study(args, settings.read_folders(HERE)).run()
-    except (samples.DataError, checkpoint.CheckpointError) as error:
+    except (imagesets.DataError, checkpoint.CheckpointError) as error:
         print(f"bn_study: {error}", file=sys.stderr, flush=True)
         return 1
     return 0
