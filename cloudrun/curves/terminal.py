@@ -76,7 +76,7 @@ class _Scale:
 
     def y(self, value: float) -> float:
         if self.panel.log_scale:
-            return math.log(value / self.low) / math.log(self.high / self.low)
+            return (math.log(value) - math.log(self.low)) / (math.log(self.high) - math.log(self.low))
         return (value - self.low) / (self.high - self.low)
 
     def y_ticks(self) -> list[tuple[float, str]]:
