@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
+if not (
+    Path(__file__).parent / "shared"
+).is_dir():  # by hand, not in a bundle: the modules are in jobs/shared
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 from grid import FC
 from results import CellResult
@@ -50,7 +55,8 @@ def _panel(plt: Any, axis: Any, cells: list[CellResult], measure: str) -> None:
                 _curves(axis, seeds, measure)
     what = "accuracy" if measure == "acc" else "loss, log scale"
     net = "FC on features" if row.net == FC else "whole net"
-    axis.set_title(f"{TITLES[row.data]}, {net}, {row.rate:g}: {what}", loc="left", fontsize=9)
+    data = f"{'Stand-in for ' * (' NOT ' in cells[0].data)}{TITLES[row.data]}"
+    axis.set_title(f"{data}, {net}, {row.rate:g}: {what}", loc="left", fontsize=9)
     axis.set_xlabel("epoch", fontsize=8)
     axis.tick_params(labelsize=8)
     axis.xaxis.get_major_locator().set_params(integer=True)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
+if not (
+    Path(__file__).parent / "shared"
+).is_dir():  # by hand, not in a bundle: the modules are in jobs/shared
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import fit
 import numpy as np
 from results import Curve
@@ -29,8 +34,9 @@ def draw(file: Path, curves: list[Curve]) -> None:
     right.set_yscale("log")
     right.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
     right.yaxis.set_minor_formatter(lambda value, _: f"{100 * value:g} %" if f"{value:e}"[0] in "25" else "")
-    for axis in (left, right):
-        _finish(axis, curves)
+    images = sorted({size.images for curve in curves for size in curve.sizes})
+    _finish(left, images)
+    _finish(right, [*images, AHEAD * images[-1]])
     figure.suptitle(
         "Accuracy against the number of training images", x=0.01, ha="left", fontsize=13, fontweight="bold"
     )
@@ -63,9 +69,8 @@ def _errors(axis: Any, curve: Curve, color: str) -> None:
                   color="white", markeredgecolor=color, markeredgewidth=1.4)  # fmt: skip
 
 
-def _finish(axis: Any, curves: list[Curve]) -> None:
+def _finish(axis: Any, images: list[int]) -> None:
     axis.set_xscale("log")
-    images = sorted({size.images for curve in curves for size in curve.sizes})
     axis.set_xticks(images, [f"{count:,}" for count in images], fontsize=8.5)
     axis.tick_params(axis="x", which="minor", labelbottom=False)
     axis.set_xlabel("training images, log scale")

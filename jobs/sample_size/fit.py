@@ -1,8 +1,9 @@
 """A power law through the errors: error(n) = a (n / 1000)^-b + c, and what it says of the next images.
 
-Fitted with scipy's curve_fit, whose covariance becomes the uncertainty of every statement. c, the error that
-no number of images removes, is kept only where it is more than twice its own standard error; else it is 0 and
-the law is fitted again with two parameters. It is an extrapolation: it knows nothing but the points.
+Fitted with scipy's curve_fit. Its covariance, carried on to first order, is the uncertainty of what is said.
+c, the error that no number of images removes, is kept only where it is more than twice its own standard
+error; else it is 0 and the law is fitted again with two parameters. It is an extrapolation: it knows nothing
+but the points.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-DRAWS = 4_000  # of the parameters, from their covariance, for the intervals
 UNIT = 1_000  # images: n is counted in these, which keeps a near the error at a thousand
+SURE = 1.96  # standard errors on either side of 95 %
 MOST_IMAGES = 1e12  # beyond it the law has no answer worth a name
 
 
@@ -29,7 +30,7 @@ class Point:
 
 @dataclass(frozen=True)
 class PowerLaw:
-    """a, b, c and their covariance. `has_floor` says whether c was fitted."""
+    """a, b, c and their covariance (3 x 3). `has_floor` says whether c was fitted."""
 
     values: tuple[float, float, float]
     covariance: np.ndarray
@@ -38,21 +39,13 @@ class PowerLaw:
     def error(self, images: Any) -> Any:
         return _law(np.asarray(images, float), *self.values)
 
-    def draws(self) -> np.ndarray:
-        """Parameters as the covariance scatters them: N x 3, those outside of the law's range left out."""
-        random = np.random.default_rng(0)
-        found = random.multivariate_normal(self.values, self.covariance, DRAWS, method="eigh")
-        return found[(found[:, 0] > 0) & (found[:, 1] > 0) & (found[:, 2] >= 0)]
-
     def band(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The 95 % interval of the error at each number of images."""
-        errors = np.array([_law(np.asarray(images, float), *draw) for draw in self.draws()])
-        low, high = np.percentile(errors, [2.5, 97.5], axis=0)
-        return low, high
-
-    def images_for(self, error: float) -> float:
-        """How many images the law wants for that error. inf where its floor lies above."""
-        return _images_for(error, *self.values)
+        a, b, _ = self.values
+        m = np.asarray(images, float) / UNIT
+        slopes = np.stack([m**-b, -a * m**-b * np.log(m), np.full_like(m, float(self.has_floor))])
+        half = SURE * np.sqrt(np.einsum("in,ij,jn->n", slopes, self.covariance, slopes))
+        return self.error(images) - half, self.error(images) + half
 
 
 @dataclass(frozen=True)
@@ -62,7 +55,7 @@ class NextPoint:
     images: int
     error: float
     gain: float
-    wanted: float
+    wanted: float  # inf where the floor lies above
     low: float
     high: float
 
@@ -93,11 +86,17 @@ def fit(points: list[Point]) -> PowerLaw:
 
 def next_point(law: PowerLaw, images: int) -> NextPoint:
     """One point of accuracy more than with `images`; a tenth of one where the whole error is below two."""
+    (a, b, _), m = law.values, images / UNIT
     error = float(law.error(images))
     gain = 0.01 if error > 0.02 else 0.001
-    wanted = [_images_for(float(_law(np.float64(images), *draw)) - gain, *draw) for draw in law.draws()]
-    low, high = np.percentile(np.minimum(wanted, MOST_IMAGES), [2.5, 97.5])
-    return NextPoint(images, error, gain, *map(_bounded, (law.images_for(error - gain), low, high)))
+    left = m**-b - gain / a  # the new m to the power of -b: the floor cancels out
+    if left <= 0 or -math.log(left) / b > math.log(MOST_IMAGES / UNIT):
+        return NextPoint(images, error, gain, math.inf, math.inf, math.inf)
+    log_m = -math.log(left) / b
+    slopes = np.array([-gain / (a * a * b * left), (m**-b * math.log(m) / left - log_m) / b, 0.0])
+    half = SURE * math.sqrt(float(slopes @ law.covariance @ slopes))
+    low, high = max(float(images), _exp(log_m - half)), _exp(log_m + half)
+    return NextPoint(images, error, gain, _exp(log_m), low, high)
 
 
 def _fit(points: list[Point], *, floor: bool) -> PowerLaw:
@@ -130,15 +129,9 @@ def _law(images: Any, a: float, b: float, c: float = 0.0) -> Any:
     return a * (images / UNIT) ** -b + c
 
 
-def _images_for(error: float, a: float, b: float, c: float) -> float:
-    if error <= c:
-        return math.inf
-    exponent = math.log(a / (error - c)) / b
-    return UNIT * math.exp(exponent) if exponent < math.log(MOST_IMAGES) else math.inf
-
-
-def _bounded(images: float) -> float:
-    return float(images) if images < MOST_IMAGES else math.inf
+def _exp(log_m: float) -> float:
+    """Images. inf beyond what is worth a name."""
+    return UNIT * math.exp(log_m) if log_m < math.log(MOST_IMAGES / UNIT) else math.inf
 
 
 def _rounded(images: float) -> int:

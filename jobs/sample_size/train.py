@@ -44,7 +44,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 FREE_ON_RESUME = frozenset({"preset", "checkpoint_minutes", "device", "threads", "describe"})
 SHAPES = {"mnist": (1, 28, 28), "fashion": (1, 28, 28), "cifar10": (3, 32, 32)}
-REPORTS = 12  # of a training, spread evenly over its epochs: few images take many short epochs
+REPORTS = 4  # of a training, spread evenly over its epochs: few images take many short epochs
 EVALUATION_BATCH = 500
 SAY_EVERY_S = 15.0
 
@@ -234,7 +234,7 @@ class Study:
         return self.args.lr * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / (steps - warm_up)))
 
     def end_epoch(self) -> None:
-        """A line of metrics at twelve places of a training, evenly spread; the last one is its result."""
+        """A line of metrics at four places of a training, evenly spread; the last one is its result."""
         every = -(-self.epochs // REPORTS)
         if (self.epoch + 1) % every == 0 or self.epoch + 1 == self.epochs:
             self.report(self.evaluate())
