@@ -22,6 +22,7 @@ from cloudrun.providers.aws import AwsProvider
 from cloudrun.sim.aws import AwsDouble, Delays
 from cloudrun.sim.machine import MachineHost
 
+REGIONS = ("us-east-1", "us-west-2", "eu-west-1")  # enabled ones, as far as most tests go
 REGION, ZONE = "us-east-1", "us-east-1a"
 TYPE = "p2.xlarge"
 QUICK = Delays(
@@ -64,13 +65,21 @@ class Cloud:
 
     double: AwsDouble
     settings: Settings
-    boto: Any = field(default_factory=boto3.Session)  # shared: reading EC2's description takes a second
+    # Shared by all providers: making a client costs more than a call.
+    boto: Any = field(default_factory=boto3.Session)
+    clients: dict[tuple[str, str, bool], Any] = field(default_factory=dict)
 
     def provider(self, *, home: Path | None = None) -> AwsProvider:
         """The provider as a new process has it, of this computer or (another home) of another one."""
         provider = AwsProvider(replace(self.settings, home=home) if home else self.settings)
         provider._session._boto = self.boto
+        provider._session._clients = self.clients
+        provider._session._regions = list(REGIONS)
         return provider
+
+    def stranger(self) -> AwsProvider:
+        """A provider that finds everything by itself: credentials, regions."""
+        return AwsProvider(self.settings)
 
     def ec2(self, region: str = REGION) -> Any:
         """A client of EC2, to see what is really there."""
@@ -92,6 +101,17 @@ class Cloud:
         found = self.ec2(machine.region).describe_instances(InstanceIds=[machine.id])
         instance: dict[str, Any] = found["Reservations"][0]["Instances"][0]
         return instance
+
+    def request(self) -> dict[str, Any]:
+        """The account's only spot request."""
+        [found] = self.ec2().describe_spot_instance_requests()["SpotInstanceRequests"]
+        request: dict[str, Any] = found
+        return request
+
+    def delay(self, **seconds: float) -> None:
+        """From now on the double takes so long for that."""
+        world = self.double._running()
+        world.delays = replace(world.delays, **seconds)
 
     def alive(self) -> list[str]:
         """Ids of all instances of the account that are not gone."""

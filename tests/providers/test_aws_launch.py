@@ -327,7 +327,7 @@ def test_a_fixed_address_is_for_one(cloud: Cloud) -> None:
 @pytest.mark.slow
 def test_a_launch_that_is_killed_anywhere_goes_on_to_one_machine(cloud: Cloud, tmp_path: Path) -> None:
     """Before and after each write, each request, each answer, in a region that was never used before."""
-    regions = [name for name in cloud.provider()._session.regions() if zones_offering(name, CPU.type)]
+    regions = [name for name in cloud.stranger()._session.regions() if zones_offering(name, CPU.type)]
     done = subprocess.run(
         [sys.executable, "-c", LAUNCH_AND_DIE, Path(__file__).parent, tmp_path, cloud.double.url, *regions],
         capture_output=True,

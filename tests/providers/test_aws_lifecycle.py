@@ -118,6 +118,15 @@ def test_a_region_that_is_closed_is_left_out_and_one_that_fails_is_not(cloud: Cl
         cloud.provider().list_machines()
 
 
+def test_every_enabled_region_is_asked(cloud: Cloud) -> None:
+    far = cloud.launch(offer=replace(CPU, region="ap-northeast-1"))
+    provider = cloud.stranger()
+    assert [machine.id for machine in provider.list_machines()] == [far.id]
+    regions = provider._session.regions()
+    assert regions[0] == REGION
+    assert cloud.calls()["DescribeInstances"] == len(regions) > 15
+
+
 def test_foreign_tags_break_nothing(cloud: Cloud) -> None:
     made = cloud.launch_running()
     strange = {"cloudrun-price": "cheap", "cloudrun-deadline": "soon", "cloudrun-idle-minutes": "x"}
@@ -154,7 +163,7 @@ def test_stop_and_start_at_another_address(cloud: Cloud) -> None:
 def test_a_start_that_cannot_be_yet_says_why(cloud: Cloud) -> None:
     provider = cloud.provider()
     machine = cloud.launch_running(offer=ON_DEMAND)
-    cloud.double._world.delays = replace(cloud.double._world.delays, stopping_s=30.0)  # type: ignore[union-attr]
+    cloud.delay(stopping_s=30.0)
     provider.stop(machine)
     with pytest.raises(NoCapacity, match="still stopping"):
         provider.start(machine)
@@ -226,8 +235,7 @@ def test_a_persistent_request_does_not_bring_it_back(cloud: Cloud) -> None:
     machine = cloud.launch_running(**PERSISTENT)
     cloud.provider().terminate(machine)
     until(lambda: cloud.instance(machine)["State"]["Name"], lambda state: state == "terminated")
-    [request] = cloud.ec2().describe_spot_instance_requests()["SpotInstanceRequests"]
-    assert request["State"] == "cancelled"
+    assert cloud.request()["State"] == "cancelled"
     assert cloud.alive() == []
 
 
@@ -266,8 +274,7 @@ def test_a_machine_that_spot_took_is_preempted_at_ec2s_own_time(cloud: Cloud) ->
     seen = cloud.until(machine, MachineState.PREEMPTED)
     assert seen.address is None
     seen = until(lambda: cloud.provider().describe(machine), lambda found: found.ended_at is not None)
-    [request] = cloud.ec2().describe_spot_instance_requests()["SpotInstanceRequests"]
-    assert seen.ended_at == request["Status"]["UpdateTime"]
+    assert seen.ended_at == cloud.request()["Status"]["UpdateTime"]
     cloud.provider().terminate(seen)
     assert not (cloud.settings.keys_dir / "k80").exists()
 
@@ -312,7 +319,7 @@ def test_a_disk_grows_once_in_six_hours(cloud: Cloud) -> None:
     machine = cloud.launch_running(disk_gb=64)
     provider.resize_disk(machine, 64)
     assert provider.disk_ready(machine, 64)
-    cloud.double._world.delays = replace(cloud.double._world.delays, modifying_s=0.3)  # type: ignore[union-attr]
+    cloud.delay(modifying_s=2.0)
     provider.resize_disk(machine, 100)
     assert not provider.disk_ready(machine, 100)
     provider.resize_disk(machine, 100)  # asked for already
@@ -368,24 +375,23 @@ def test_without_credentials_it_says_so(
 ) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
         monkeypatch.delenv(name)
-    nobody = replace(cloud, boto=None)
     with pytest.raises(Credentials, match="credentials") as caught:
-        nobody.provider().list_machines()
+        cloud.stranger().list_machines()
     assert "aws configure" in caught.value.hint
     with pytest.raises(Credentials):
-        nobody.launch()
+        cloud.stranger().launch(spec())
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAREHEARSAL")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "rehearsal")
     with pytest.raises(ConfigError, match="region"):
-        replace(cloud, boto=None).provider().list_machines()
-    monkeypatch.setenv("AWS_REGION", "us-east-1")
-    assert replace(cloud, boto=None).provider().list_machines() == []
+        cloud.stranger().list_machines()
+    monkeypatch.setenv("AWS_REGION", REGION)
+    assert cloud.stranger()._session.home_region == REGION
 
 
 def test_a_profile_that_is_not_there(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_PROFILE", "nobodys")
     with pytest.raises(Credentials, match="nobodys"):
-        replace(cloud, boto=None).provider().list_machines()
+        cloud.stranger().list_machines()
 
 
 def bare(machine: Machine) -> Machine:

@@ -32,8 +32,8 @@ OPEN_REQUESTS = (
     "active",
     "disabled",
 )  # they may still become a machine (EC2 user guide, spot requests)
-NOT_THERE = "NotFound"  # ends the code of whatever EC2 does not know any more
-IN_USE = ("DependencyViolation", "VolumeInUse", "InvalidSnapshot.InUse")
+# How the codes end for what EC2 does not know any more; an image that was removed is "Unavailable".
+NOT_THERE = ("NotFound", "InvalidAMIID.Unavailable")
 
 Described = Mapping[str, Any]
 
