@@ -14,7 +14,7 @@ import pickle
 import tarfile
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from shared import fetch, readers
@@ -35,6 +35,11 @@ FILE_MD5 = {  # as published with torchvision's CIFAR10
 }
 MOST_BYTES = 64 << 20  # of a file: the published ones have 31 MB
 ROW = 3 * 32 * 32
+REFUSED = frozenset(  # instructions that no image set needs: calls by other ways, memory without bytes for it
+    code[0]
+    for code in (pickle.INST, pickle.OBJ, pickle.NEWOBJ, pickle.NEWOBJ_EX, pickle.PERSID, pickle.BINPERSID,
+                 pickle.EXT1, pickle.EXT2, pickle.EXT4, pickle.BYTEARRAY8, pickle.NEXT_BUFFER)
+)  # fmt: skip
 
 
 def fetch_set(data: Path) -> None:
@@ -43,7 +48,7 @@ def fetch_set(data: Path) -> None:
     They may also lie in data/cifar10/cifar-10-batches-py, as the archive unpacks. Raises fetch.FetchError.
     """
     folder = data / "cifar10"
-    if not _missing(folder):
+    if _find(folder):
         return
     print(f"fetching CIFAR-10: {ARCHIVE}, 170 MB", flush=True)
     own = os.environ.get("CIFAR10_URL")
@@ -66,9 +71,7 @@ def unpack(archive: Path, folder: Path) -> None:
 
 def read_set(data: Path) -> tuple[Pair, Pair]:
     """The 50,000 training and the 10,000 test images. Raises readers.ReaderError."""
-    folder = data / "cifar10"
-    if _missing(folder):
-        folder = folder / FOLDER
+    folder = _find(data / "cifar10") or data / "cifar10"
     parts = [read_batch(folder / name) for name in TRAIN_FILES]
     train = np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
     return train, read_batch(folder / "test_batch")
@@ -115,7 +118,13 @@ class _Kind:
         pass
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(pickle._Unpickler):
+    """The one that is written in Python: the other takes gigabytes for a short program that asks for them."""
+
+    dispatch: ClassVar[dict[int, Any]] = {
+        code: step for code, step in pickle._Unpickler.dispatch.items() if code not in REFUSED
+    }
+
     def find_class(self, module: str, name: str) -> Any:
         if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":
             return _reconstruct
@@ -139,8 +148,10 @@ def _images(file: Path, array: Any) -> np.ndarray:
     return np.frombuffer(content, np.uint8).reshape(-1, 3, 32, 32)
 
 
-def _missing(folder: Path) -> bool:
-    return not any(all((at / name).is_file() for name in FILE_MD5) for at in (folder, folder / FOLDER))
+def _find(folder: Path) -> Path | None:
+    """Where the six files are: in the folder, or in the archive's folder in it."""
+    places = (folder, folder / FOLDER)
+    return next((at for at in places if all((at / name).is_file() for name in FILE_MD5)), None)
 
 
 def _put(file: Path, content: bytes) -> None:
