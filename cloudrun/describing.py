@@ -144,7 +144,7 @@ def _lay_out(job: Job, folder: Path) -> Path:
 
 
 def _run(job: Job, argv: Sequence[str], place: Path, settings: Settings, timeout_s: float) -> str:
-    """What it printed. The whole process group is ended when the time is over, or on Ctrl-C."""
+    """What it printed. Raises JobError with the last lines where it failed."""
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
@@ -160,8 +160,22 @@ def _run(job: Job, argv: Sequence[str], place: Path, settings: Settings, timeout
             )  # fmt: skip
         except OSError as error:
             raise JobError(f"{argv[0]}: {error.strerror}", hint="is it installed here?") from error
+        words = _wait(job, process, timeout_s)
+        errors.seek(0)
+        tail = "\n".join((words + errors.read()).strip().splitlines()[-TAIL_LINES:])
+    if process.returncode:
+        raise JobError(
+            f"job {job.name} ended with {process.returncode} when asked to describe itself:\n{tail}",
+            hint=f"by hand, in its folder: {' '.join(argv)}",
+        )
+    return words
+
+
+def _wait(job: Job, process: subprocess.Popen[str], timeout_s: float) -> str:
+    """Its output; the whole process group is ended when the time is over, and on Ctrl-C."""
+    with process:
         try:
-            words, _ = process.communicate(timeout=timeout_s)
+            return process.communicate(timeout=timeout_s)[0]
         except subprocess.TimeoutExpired as error:
             raise JobError(
                 f"job {job.name} did not describe itself within {timeout_s:.0f} s",
@@ -170,15 +184,6 @@ def _run(job: Job, argv: Sequence[str], place: Path, settings: Settings, timeout
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        if process.returncode:
-            errors.seek(0)
-            tail = "\n".join((words + errors.read()).strip().splitlines()[-TAIL_LINES:])
-            raise JobError(
-                f"job {job.name} ended with {process.returncode} when asked to describe itself:\n{tail}",
-                hint=f"by hand, in its folder: {' '.join(argv)}",
-            )
-    return words
 
 
 def _read(job: Job, words: str) -> tuple[Network, Asked | None, Timing | None]:

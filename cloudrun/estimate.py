@@ -101,7 +101,7 @@ def slowness(network: Network, timing: Timing | None) -> float:
     if timing is None:
         return UNMEASURED_FACTOR
     bound = _bound_s(network, timing.batch, timing.peak_flops, timing.bytes_per_s)
-    return max(1.0, timing.fastest_s / bound)
+    return max(1.0, (timing.fastest_s - network.kernels * LAUNCH_S) / bound)
 
 
 def hours_here(described: Description) -> float | None:

@@ -16,7 +16,7 @@ from cloudrun.errors import UsageError
 
 notebook = LazyGroup(
     "notebook",
-    help="Make notebooks short enough to read and to print.",
+    help="Make notebooks short enough to print.",
     sections={
         "Commands": (
             Entry("trim", "cloudrun.cli.notebook:trim", "Cut training outputs to first and last epoch."),

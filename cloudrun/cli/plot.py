@@ -45,7 +45,7 @@ def plot(
     sources: tuple[str, ...], output: Path | None, metrics: tuple[str, ...], join: bool, title: str,
     show: bool, in_terminal: bool, clipboard: bool, paste: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """Draw training curves.
+    """Draw training curves of runs and logs.
 
     Of runs (their metrics.jsonl, or else what they printed), and of files or stdin: logs of Keras 1, 2 and 3,
     chainer's LogReport, CSV of Lightning, Keras or fastai, JSON lines, notebooks, and lines of `name: value`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,9 @@ from typing import Any
 import pytest
 
 from cloudrun.cli import run
+
+JOBS = Path(__file__).resolve().parents[2] / "jobs"
+sys.path[:0] = [str(JOBS)]  # jobs/shared is imported as the jobs do
 
 
 @dataclass(frozen=True)

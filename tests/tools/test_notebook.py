@@ -171,12 +171,14 @@ def test_a_notebook_that_is_slightly_invalid_is_cut_all_the_same(
     assert all("id" not in cell for cell in json.loads((here / "short.ipynb").read_text())["cells"])
 
 
+V4 = b'{"nbformat": 4, "nbformat_minor": 4, "metadata": {}, "cells": [%s]}'
+
+
 @pytest.mark.parametrize(
     "content",
     [b"", b"no json", b"[]", b"{}", b"3", b"\xff\xfe\x00", b'{"nbformat": 4, "cells": 3}', b'{"nbformat": 9}',
-     b'{"nbformat": 4, "nbformat_minor": 4, "metadata": {}, "cells": [{"cell_type": "code"}]}',
-     b'{"nbformat": 4, "nbformat_minor": 4, "metadata": {}, "cells": [3]}',
-     b'{"nbformat": 4, "nbformat_minor": 4, "metadata": {}, "cells": [{"cell_type": "code", "outputs": [1]}]}'],
+     V4 % b'{"cell_type": "code"}', V4 % b"3", V4 % b'{"cell_type": "code", "outputs": [1]}',
+     V4 % b'{"cell_type": "code", "outputs": [{}]}'],
 )  # fmt: skip
 def test_what_is_no_notebook(tool: Tool, here: Path, content: bytes) -> None:
     (here / "x.ipynb").write_bytes(content)
