@@ -20,7 +20,9 @@ QUIET, GRID = "#5f6b76", "#d8dde2"
 PANEL_INCHES = (5.2, 3.9)
 DPI = 144
 MARKED_UP_TO = 15  # so many points are marked one by one
-LEGEND_ROWS = 12
+MANY = 3  # with more trainings the curves of their training sets step back
+BROKEN = (0, (4, 2))
+LEGEND_ROW_INCHES = 0.22
 
 
 def save_picture(panels: Sequence[Panel], fits: Sequence[Fit], *, title: str, kind: str) -> bytes:
@@ -82,83 +84,96 @@ def _draw(plt: Any, panels: Sequence[Panel], fits: Sequence[Fit], title: str) ->
     columns = min(len(panels), 2 if len(panels) in (2, 4) else 3)
     rows = math.ceil(len(panels) / columns)
     width = max(PANEL_INCHES[0] * columns, 6.5)
-    below = 0.0 if len(fits) == 1 else 0.24 * min(len(fits) + 1, LEGEND_ROWS)
+    beside = _legend_columns(fits, width)
+    below = LEGEND_ROW_INCHES * math.ceil((len(fits) + 2) / beside) if len(fits) > 1 else 0.0
     size = (width, PANEL_INCHES[1] * rows + 0.5 + below)
     figure, axes = plt.subplots(rows, columns, figsize=size, dpi=DPI, layout="constrained", squeeze=False)
     for axis in list(axes.flat)[len(panels) :]:
         axis.remove()
     for axis, panel in zip(axes.flat, panels, strict=False):
-        _panel(plt, axis, panel, fits)
+        _panel(axis, panel, fits)
     figure.get_layout_engine().set(w_pad=0.09, h_pad=0.07)
     figure.suptitle(title, x=0.012, ha="left", fontsize=13, fontweight="bold")
     if len(fits) > 1:
-        _legend(plt, figure, panels, fits)
+        _legend(plt, figure, panels, fits, beside)
     return figure
 
 
-def _panel(plt: Any, axis: Any, panel: Panel, fits: Sequence[Fit]) -> None:
-    alone = len(fits) == 1
+def _panel(axis: Any, panel: Panel, fits: Sequence[Fit]) -> None:
     longest = max(len(curve.points) for curve in panel.curves)
     for curve in panel.curves:
         marked = longest <= MARKED_UP_TO or len(curve.finite) == 1
-        _curve(axis, curve, panel, alone=alone, marked=marked)
-    axis.set_title(panel.title.replace("_", " "), loc="left", fontsize=11)
+        _curve(axis, curve, panel, trainings=len(fits), marked=marked)
+    scale = " (log scale)" if panel.log_scale else ""
+    axis.set_title(panel.title.replace("_", " ") + scale, loc="left", fontsize=11)
     axis.set_xlabel(" / ".join(dict.fromkeys(fits[curve.fit].x for curve in panel.curves)))
     axis.xaxis.get_major_locator().set_params(integer=True)
-    ticker = plt.matplotlib.ticker
     if panel.log_scale:
         axis.set_yscale("log")
-        axis.set_title(panel.title.replace("_", " ") + " (log scale)", loc="left", fontsize=11)
         axis.yaxis.set_major_formatter("{x:g}")
         axis.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
     elif panel.percent:
-        axis.yaxis.set_major_formatter(ticker.PercentFormatter(1.0))
+        axis.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
     axis.grid(color=GRID, linewidth=0.6)
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
-    if alone:
-        axis.legend(frameon=False, fontsize=9)
-    _say_broken(axis, panel)
+    if len(fits) == 1:
+        values = [value for _, value in panel.curves[-1].finite]
+        rising = bool(values) and values[-1] > values[0]
+        axis.legend(frameon=False, fontsize=9, loc="lower right" if rising else "upper right")
+    _say_broken(axis, panel, fits)
 
 
-def _curve(axis: Any, curve: Curve, panel: Panel, *, alone: bool, marked: bool) -> None:
+def _curve(axis: Any, curve: Curve, panel: Panel, *, trainings: int, marked: bool) -> None:
+    """Validation is solid; training is broken, or gray where there is one training. Past the end of the
+    palette the colours begin again, with squares on the curves."""
     xs, ys = zip(*curve.points, strict=True)
     ys = tuple(y if math.isfinite(y) else math.nan for y in ys)  # a gap
-    colour = PALETTE[curve.fit % len(PALETTE)]
-    if alone:
-        colour = PALETTE[0] if curve.validation else QUIET
+    alone = trainings == 1
+    solid = curve.validation or (alone and len(panel.curves) > 1)
+    again = curve.fit >= len(PALETTE)
     axis.plot(
         xs, ys,
-        color=colour,
-        linewidth=2.0 if curve.validation else 1.5,
-        linestyle="-" if curve.validation or (alone and len(panel.curves) > 1) else (0, (4, 2)),
-        marker="o" if marked else None,
-        markersize=3.5,
+        color=(PALETTE[0] if curve.validation else QUIET) if alone else _colour(curve.fit),
+        linewidth=2.0 if curve.validation else 1.5 if trainings <= MANY else 1.0,
+        alpha=1.0 if curve.validation or trainings <= MANY else 0.6,
+        linestyle="-" if solid else BROKEN,
+        marker="s" if again else "o" if marked else None,
+        markevery=max(1, len(xs) // 12) if again else None,
+        markersize=4 if again else 3.5,
         label=f"{curve.set_name}, last {panel.label(curve.last)}",
     )  # fmt: skip
 
 
-def _say_broken(axis: Any, panel: Panel) -> None:
+def _colour(fit: int) -> str:
+    return PALETTE[fit % len(PALETTE)]
+
+
+def _say_broken(axis: Any, panel: Panel, fits: Sequence[Fit]) -> None:
     """NaN draws nothing; it is said instead."""
-    said = [f"{curve.set_name}: not a number from {curve.broken_at:g} on" for curve in panel.curves
-            if curve.broken_at is not None]  # fmt: skip
+    said = [f"{curve.set_name}: not a number from {fits[curve.fit].x} {curve.broken_at:g} on"
+            for curve in panel.curves if curve.broken_at is not None]  # fmt: skip
     if said:
         text = "\n".join(said[:4] + (["..."] if len(said) > 4 else []))
-        axis.text(0.02, 0.02, text, transform=axis.transAxes, fontsize=8, color="#d55e00", va="bottom")
+        axis.text(0.02, 0.02, text, transform=axis.transAxes, fontsize=8, color=PALETTE[1], va="bottom")
 
 
-def _legend(plt: Any, figure: Any, panels: Sequence[Panel], fits: Sequence[Fit]) -> None:
+def _legend(plt: Any, figure: Any, panels: Sequence[Panel], fits: Sequence[Fit], columns: int) -> None:
     """One for all panels: a colour for each training, a stroke for each set."""
     line = plt.matplotlib.lines.Line2D
     handles = [
-        line([], [], color=PALETTE[i % len(PALETTE)], linewidth=2, label=fit.title)
+        line([], [], color=_colour(i), linewidth=2, label=fit.title,
+             marker="s" if i >= len(PALETTE) else None, markersize=4)
         for i, fit in enumerate(fits)
-    ]
+    ]  # fmt: skip
     kinds = {curve.validation for panel in panels for curve in panel.curves}
-    strokes = ((True, "-", "validation"), (False, (0, (4, 2)), "training"))
+    strokes = ((True, "-", "validation"), (False, BROKEN, "training"))
     handles += [line([], [], color=QUIET, linestyle=stroke, label=label) for kind, stroke, label in strokes
                 if kind in kinds]  # fmt: skip
-    columns = max(1, math.ceil(len(handles) / LEGEND_ROWS))
-    if sum(len(fit.title) + 8 for fit in fits) * 0.075 < figure.get_size_inches()[0] - 2:
-        columns = len(handles)  # all in one line
     figure.legend(handles=handles, loc="outside lower left", ncols=columns, frameon=False, fontsize=9)
+
+
+def _legend_columns(fits: Sequence[Fit], width_inches: float) -> int:
+    """As many as fit beside one another, by the longest title; at most all in one row."""
+    each = 0.75 + 0.075 * max(12, *(len(fit.title) for fit in fits))  # a key, and letters of 9 points
+    return max(1, min(len(fits) + 2, int((width_inches - 0.3) / each)))
