@@ -11,16 +11,16 @@ import numpy as np
 import torch
 from learn import Learner
 
-LOWEST, HIGHEST, STEPS = 1e-6, 1.0, 80
+LOWEST, HIGHEST, STEPS = 1e-6, 0.1, 60
 SMOOTH = 0.9  # share of the past in the running mean of the loss
 BROKEN = 4.0  # times the lowest loss: what comes after shows nothing
-BELOW = 10.0  # the rate to take is so much below the one with the lowest loss
+START = 6  # points whose mean is the loss before it falls
 
 
 def find(
     learner: Learner, make_optimiser: Callable[[], torch.optim.Optimizer], batch: int
 ) -> tuple[float, list[tuple[float, float]]]:
-    """The rate to take, and the curve of (rate, smoothed loss). The network is afterwards as it was before."""
+    """The rate to take, and the curve of (rate, smoothed loss). Leaves the network as it was."""
     before = copy.deepcopy(learner.net.state_dict())
     optimiser = make_optimiser()
     learner.train(True)
@@ -42,7 +42,14 @@ def find(
 
 
 def suggest(curve: list[tuple[float, float]]) -> float:
-    """A tenth of the rate at which the loss was lowest: there it is about to break."""
+    """Between the rate at which half of the fall is done and the one with the lowest loss, on the log scale.
+
+    The first is safe and slow; at the second the loss is about to break, and heads of one layer never break.
+    """
     if not curve:
         return LOWEST
-    return min(curve, key=lambda point: point[1])[0] / BELOW
+    rates, losses = np.array(curve).T
+    lowest = int(losses.argmin())
+    half = (losses[:START].mean() + losses[lowest]) / 2
+    before = np.flatnonzero(losses[: lowest + 1] >= half)
+    return float(math.sqrt(rates[before[-1] if len(before) else lowest] * rates[lowest]))

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from folder import ImageSet
-from nets import Staged, initialise
+from nets import Staged, initialise, last_linear
 from options import BUILDERS, Arm
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from weights import Report, WeightsError, copy_into
 
@@ -67,8 +67,7 @@ class Learner:
         self.freeze(self.head if arm.how in ("frozen", "features") else 0)
         if not images.classes:  # start from the mean: the first steps need not learn it
             with torch.no_grad():
-                last = [module for module in net.modules() if isinstance(module, nn.Linear)][-1]
-                last.bias.fill_(float(self.targets[picks].mean()) * target_scale)
+                last_linear(net).bias.fill_(float(self.targets[picks].mean()) * target_scale)
 
     def freeze(self, first: int) -> None:
         """Stages before `first` get no gradient, and their statistics stay."""

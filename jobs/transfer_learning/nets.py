@@ -190,6 +190,12 @@ def initialise(net: nn.Module) -> None:
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         if isinstance(module, (nn.Conv2d, nn.Linear)) and module.bias is not None:
             nn.init.zeros_(module.bias)
+    nn.init.normal_(last_linear(net).weight, std=0.01)  # no ReLU follows: begin with equal answers
+
+
+def last_linear(net: nn.Module) -> nn.Linear:
+    """The layer that gives the answer."""
+    return [module for module in net.modules() if isinstance(module, nn.Linear)][-1]
 
 
 def _residual_layer(before: int, width: int, count: int, stride: int) -> nn.Sequential:

@@ -25,8 +25,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     # Learning-rate finder, frozen against scratch, pictures: some minutes on two CPU cores.
     "quick": {"arms": "features,frozen,scratch,scratch:small@48", "limit": 1000, "epochs": 8},
     # When does a frozen backbone beat training from scratch? The table of README.md.
-    "study": {"dataset": "emoji", "arms": "features,scratch:small@48", "sizes": "50,100,300,1000,0",
-              "seeds": 5, "epochs": 10, "least_steps": 400},
+    "study": {"dataset": "emoji", "arms": "features,scratch:small@32", "sizes": "50,100,300,1000,0",
+              "seeds": 5, "epochs": 10, "least_steps": 300},
     # A score predicted from pictures, split by year, as with the photographs of horses.
     "score": {"dataset": "sizes", "arms": "features,scratch:small@32", "seeds": 3, "epochs": 12},
     # AlexNet at 128 pixels as in 2017: conv1-5 from a file and frozen, then all layers. --weights FILE.

@@ -53,7 +53,7 @@ def interval(values: list[float]) -> tuple[float, float]:
 
 def write_all(
     out: Path, images: ImageSet, history: list[dict[str, Any]], results: list[dict[str, Any]],
-    curves: dict[str, list[list[float]]], about: dict[str, Any],
+    about: dict[str, Any], *, curves: dict[str, tuple[float, list[list[float]]]],
 ) -> None:  # fmt: skip
     """results.csv, results.md, curves.png; lr_finder.png and sizes.png where they have something to show."""
     with (out / "results.csv").open("w", newline="", encoding="utf-8") as stream:

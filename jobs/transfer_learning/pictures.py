@@ -13,19 +13,18 @@ from shared import plots
 from shared.plots import QUIET, WRONG
 
 COLOURS = ("#0b63b5", "#b5651d", "#3c8d5a", "#8a4fa8", "#5f6b76", "#c0392b")  # told apart by the colour-blind
-SHEET = 12  # images in a row of a sheet
+SHEET = 10  # images in a row of a sheet
 SHOWN_SIDE = 96  # pixels of an image on a sheet, at most
 
 
-def draw_finder(file: Path, curves: dict[str, list[list[float]]], *, note: str) -> None:
+def draw_finder(file: Path, curves: dict[str, tuple[float, list[list[float]]]], *, note: str) -> None:
     """The loss over the rate, and the rate that is taken, for each arm."""
     plt = plots.pyplot()
     figure, axis = plt.subplots(figsize=(8, 4.4), dpi=120, layout="constrained")
     highest = 0.0
-    for (arm, curve), colour in zip(curves.items(), COLOURS):  # noqa: B905  Python 3.9
+    for (arm, (taken, curve)), colour in zip(curves.items(), COLOURS):  # noqa: B905  Python 3.9
         rates, losses = np.array(curve).T
-        taken = rates[losses.argmin()] / 10  # as finder.suggest
-        axis.plot(rates, losses, color=colour, linewidth=2, label=f"{arm}: {taken:.1g}")
+        axis.plot(rates, losses, color=colour, linewidth=2, label=f"{arm}: {taken:.2g}")
         axis.plot([taken], [np.interp(taken, rates, losses)], "o", color=colour, markersize=9, clip_on=False,
                   markeredgecolor="white", markeredgewidth=1.5, zorder=3)  # fmt: skip
         highest = max(highest, 1.6 * losses[0])
@@ -137,7 +136,7 @@ def draw_classes(file: Path, images: ImageSet, arm: Arm, test: Scores, *, note: 
         "least sure": np.argsort(sure)[:SHEET],
     }
     captions = [
-        [(f"{images.classes[said[n]]} {sure[n]:.0%}", "" if right[n] else f"is {images.classes[true[n]]}")
+        [(f"{images.classes[said[n]]}\n{sure[n]:.0%}", "" if right[n] else f"is {images.classes[true[n]]}")
          for n in numbers]
         for numbers in rows.values()
     ]  # fmt: skip
@@ -179,21 +178,18 @@ def _sheet(
 ) -> None:  # fmt: skip
     plt = plots.pyplot()
     pixels = images.read(min(arm.side, SHOWN_SIDE))
-    figure = plt.figure(figsize=(13, 5.6), dpi=120, layout="constrained")
-    bands = np.atleast_1d(figure.subfigures(len(rows), 1))
-    for sub, name, numbers, words in zip(bands, names, rows, captions):  # noqa: B905  Python 3.9
-        sub.suptitle(name, x=0.005, ha="left", fontsize=11)
-        axes = sub.subplots(1, SHEET)
-        for axis in axes:
-            axis.axis("off")
-        for axis, number, (answer, truth) in zip(axes, numbers, words):  # noqa: B905  Python 3.9
+    figure, axes = plt.subplots(len(rows), SHEET, figsize=(13, 1.95 * len(rows) + 0.6), dpi=120,
+                                layout="constrained")  # fmt: skip
+    for axis in axes.flat:
+        axis.axis("off")
+    for line, name, numbers, words in zip(axes, names, rows, captions):  # noqa: B905  Python 3.9
+        line[0].set_title(name, loc="left", fontsize=11)
+        for axis, number, (answer, truth) in zip(line, numbers, words):  # noqa: B905  Python 3.9
             axis.imshow(pixels[[number]][0].transpose(1, 2, 0), interpolation="nearest")
-            axis.text(
-                0.5, -0.05, _short(answer), transform=axis.transAxes, ha="center", va="top", fontsize=7.5
-            )
+            below = {"transform": axis.transAxes, "ha": "center", "va": "top", "fontsize": 8}
+            axis.text(0.5, -0.04, _short(answer), **below)
             if truth:
-                axis.text(0.5, -0.24, _short(truth), transform=axis.transAxes, ha="center", va="top",
-                          fontsize=7.5, color=WRONG, fontweight="bold")  # fmt: skip
+                axis.text(0.5, -0.32, _short(truth), color=WRONG, fontweight="bold", **below)
     _headed(figure, title, note)
     plots.save(plt, figure, file)
 
@@ -203,11 +199,8 @@ def _first(order: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 
 
 def _short(text: str) -> str:
-    """At most 17 letters: what stands beneath an image without touching its neighbour."""
-    if len(text) <= 17:
-        return text
-    head, _, tail = text.rpartition(" ")
-    return f"{head[: 15 - len(tail)]}… {tail}" if tail.endswith("%") else f"{text[:16]}…"
+    """Lines of at most 19 letters: what stands beneath an image without touching its neighbour."""
+    return "\n".join(line if len(line) <= 19 else f"{line[:18]}…" for line in text.splitlines())
 
 
 def _plain(axis: Any, x: str, title: str) -> None:

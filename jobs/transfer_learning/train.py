@@ -172,7 +172,10 @@ class Run:
             **self.about, "metrics": self.best(), "rates": self.rates, "results": self.results,
         })  # fmt: skip
         metrics.write_json(out / "weights.json", self.reports)
-        outcome.write_all(out, self.images, self.metrics.history, self.results, self.curves, self.about)
+        outcome.write_all(
+            out, self.images, self.metrics.history, self.results, self.about,
+            curves={arm: (self.rates[arm], curve) for arm, curve in self.curves.items()},
+        )  # fmt: skip
         self.metrics.close()
         say(outcome.table(self.images, self.results))
         say(f"done     on {self.about['data']}")
