@@ -75,6 +75,7 @@ def main() -> None:
     door, line = (socket.socket(fileno=int(number)) for number in sys.argv[2:4])
     for inherited in (door, line):
         inherited.set_inheritable(False)
+    door.setblocking(False)
     _call("unshare", CLONE_FLAGS)
     _start_clocks()
     child = os.fork()
@@ -114,6 +115,8 @@ class Init:
 
     def run(self) -> int:
         """Boot, then serve until the end. Returns the exit code."""
+        if os.getpid() != 1:  # what follows mounts, renames and kills everything in reach
+            raise RuntimeError("not in a namespace of its own")
         fresh = self._prepare()
         self._early = self._fork(lambda: boot_early(self._plan, fresh=fresh))
         self._events.register(self._line, selectors.EVENT_READ, self._obey)
@@ -175,7 +178,10 @@ class Init:
 
     def _answer(self) -> int | None:
         """sshd is in the machine's network, the door in this computer's: a process joins the two."""
-        connection, peer = self._door.accept()
+        try:
+            connection, peer = self._door.accept()
+        except OSError:  # who knocked is gone again
+            return None
         with connection:
             self._fork(lambda: relay(connection, peer[0], (self._plan.host, self._plan.port)))
         return None

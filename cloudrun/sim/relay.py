@@ -15,8 +15,13 @@ PIECE_BYTES = 1 << 20
 
 
 def relay(outer: socket.socket, peer: str, address: tuple[str, int]) -> None:
-    """Connect to the address as if from `peer` and move bytes both ways. Blocks until both have ended."""
-    with socket.create_connection(address, source_address=(peer, 0)) as inner:
+    """Connect to the address as if from `peer` and move bytes both ways. Blocks until both have ended,
+    which is at once where nobody listens there."""
+    try:
+        inner = socket.create_connection(address, source_address=(peer, 0))
+    except OSError:
+        return
+    with inner:
         for end in (outer, inner):
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         thread = threading.Thread(target=_pump, args=(outer, inner))

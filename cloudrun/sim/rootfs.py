@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -32,6 +33,7 @@ FOLDERS |= {"root": 0o700, "tmp": 0o1777}
 EMPTIED = ("/var/lib/cloud", "/var/tmp", "/var/log", "/var/mail")  # noqa: S108  # this computer's own past
 NODES = {"null": 3, "zero": 5, "full": 7, "random": 8, "urandom": 9}  # of major 1, devices.txt
 LAYERS = ".layers"
+SPECIAL, ESCAPED = r"([\\:,])", r"\\\1"  # in a path among overlayfs's options
 BOOT_ID = "proc/sys/kernel/random/boot_id"  # programs tell a reboot by it
 
 
@@ -123,7 +125,9 @@ def _overlay(folder: str, root: Path) -> None:
             if Path(path).is_relative_to(folder):
                 _hide(Path(path).relative_to(folder), Path(folder), upper)
     _make_way(root, Path(folder))
-    mount("overlay", str(inside), "overlay", 0, f"lowerdir={folder},upperdir={upper},workdir={work}")
+    layered = zip(("lowerdir", "upperdir", "workdir"), (folder, upper, work), strict=True)
+    options = ",".join(f"{name}={re.sub(SPECIAL, ESCAPED, str(path))}" for name, path in layered)
+    mount("overlay", str(inside), "overlay", 0, options)
 
 
 def _hide(path: Path, lower: Path, upper: Path) -> None:

@@ -184,7 +184,10 @@ def test_this_computers_own_files_are_out_of_reach(shared: Client, tmp_path: Pat
 
 
 def test_the_kernel_settings_are_not_its_own(shared: Client) -> None:
-    assert not shared.shell().run("echo 1 | sudo tee /proc/sys/kernel/sysrq", check=False)
+    swappiness = "/proc/sys/vm/swappiness"
+    assert shared.run(f"cat {swappiness}")
+    answer = shared.shell().run(f"cat {swappiness} | sudo tee {swappiness}", check=False)
+    assert b"Read-only" in answer.stderr
     assert not shared.shell().run("sudo mknod /tmp/disk b 254 0", check=False)
 
 
@@ -206,6 +209,31 @@ def test_a_connection_is_seen_inside_at_the_machines_own_port(shared: Client) ->
         row.split()[1] for row in shared.run("cat /proc/net/tcp").splitlines()[1:] if row.split()[3] == "01"
     ]
     assert f"{PORT:04X}" in {address.partition(":")[2] for address in established}
+
+
+def test_the_end_of_one_way_passes_through(shared: Client) -> None:
+    with socket.create_connection((shared.spec.host, PORT), timeout=BUSY_S) as stranger:
+        stranger.sendall(b"GET / HTTP/1.1\r\n")
+        said = b"".join(iter(lambda: stranger.recv(1000), b""))  # to the end that sshd makes of it
+    assert said.startswith(b"SSH-2.0-")
+
+
+def test_a_file_of_someone_who_is_not_there_yet_ends_write_files(rehearsal: Rehearsal) -> None:
+    client = rehearsal.boot(
+        {
+            "write_files": [
+                {"path": "/root/first", "content": "1"},
+                {"path": "/root/second", "content": "2", "owner": "ubuntu:ubuntu"},
+                {"path": "/root/third", "content": "3"},
+                {"path": "/root/last", "content": "4", "owner": "ubuntu:ubuntu", "defer": True},
+            ]
+        }
+    )
+    ask = "sudo find /root -maxdepth 1 -name '[a-z]*' -type f -printf '%f '"
+    assert sorted(client.run(ask).split()) == ["first", "last", "second"]
+    assert client.run("sudo stat -c %U /root/last") == USER
+    assert "write_files ended at /root/second" in client.log()
+    client.machine.destroy()
 
 
 def test_two_machines_do_not_see_each_other(shared: Client, client: Client) -> None:
