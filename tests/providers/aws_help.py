@@ -129,6 +129,7 @@ class Cloud:
 def open_cloud(
     home: Path, monkeypatch: pytest.MonkeyPatch, *, host: MachineHost | None = None, ssh_port: int = 22
 ) -> Iterator[Cloud]:
+    monkeypatch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")  # a tenth of a second a region
     with AwsDouble(host, delay_s=QUICK) as double:
         use_keys(monkeypatch, home, AWS_ENDPOINT_URL=double.url)
         address_url = f"{double.url}/_sim/address"

@@ -10,12 +10,16 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "remote"))  # for `servers`
 
-from provider_cases import Case, attach
+from aws_help import Cloud, open_cloud
+from provider_cases import Case, attach, rent
 from servers import OpenSshServer, launch
 
 from cloudrun.config import Settings
 from cloudrun.providers.attached import AttachedProvider
 from cloudrun.providers.local import LocalProvider
+from cloudrun.sim.machine import MachineHost
+
+AWS_SSH_PORT = 2022  # of machines on loopback addresses of their own; 22 may be somebody's
 
 
 @pytest.fixture
@@ -43,9 +47,24 @@ def attached(settings: Settings) -> AttachedProvider:
     return AttachedProvider(settings)
 
 
-@pytest.fixture(params=["local", "attached"])
+@pytest.fixture
+def aws(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
+    """The rehearsal's account, whose machines boot: with a system of their own where this user is root."""
+    host = MachineHost(tmp_path / "machines", ssh_port=AWS_SSH_PORT)
+    try:
+        with open_cloud(settings.home, monkeypatch, host=host, ssh_port=AWS_SSH_PORT) as cloud:
+            yield cloud
+    finally:
+        host.close()
+
+
+@pytest.fixture(params=["local", "attached", "aws"])
 def case(request: pytest.FixtureRequest) -> Case:
     provider = request.getfixturevalue(request.param)
+    if request.param == "aws":
+        return Case(
+            provider.provider(), lambda name: rent(provider, name), outlives_terminate=False, rents=True
+        )
     if request.param == "local":
         return Case(provider, lambda name: launch(provider, name), outlives_terminate=False)
     host: OpenSshServer = request.getfixturevalue("host")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from aws_help import CPU, Cloud
 from servers import OpenSshServer
 
 from cloudrun.models import Machine
@@ -19,6 +21,7 @@ class Case:
     provider: Provider
     make: Callable[[str], Machine]
     outlives_terminate: bool  # the computer behind it stays when the machine is ended
+    rents: bool = False  # it has offers of the markets that cost money
 
 
 def attach(provider: AttachedProvider, name: str, host: OpenSshServer) -> Machine:
@@ -27,3 +30,7 @@ def attach(provider: AttachedProvider, name: str, host: OpenSshServer) -> Machin
     return provider.attach(
         name, target, host_key=provider.scan_host_key(target), key_path=str(address.key_path)
     )
+
+
+def rent(cloud: Cloud, name: str) -> Machine:
+    return cloud.launch_running(name, token=secrets.token_hex(8), offer=CPU)

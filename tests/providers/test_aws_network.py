@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aws_help import CPU, REGION, Cloud, open_cloud, until
+from aws_help import CPU, REGION, ZONE, Cloud, open_cloud, until
 
 from cloudrun.errors import NotFound, ProviderError
 from cloudrun.models import LaunchOptions, MachineState
@@ -154,7 +154,8 @@ def test_a_foreign_group_of_that_name_is_not_used(cloud: Cloud) -> None:
 def test_one_group_a_network(cloud: Cloud) -> None:
     ec2 = cloud.ec2()
     vpc = ec2.create_vpc(CidrBlock="10.1.0.0/16")["Vpc"]["VpcId"]
-    subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.1.1.0/24")["Subnet"]["SubnetId"]
+    made = ec2.create_subnet(VpcId=vpc, CidrBlock="10.1.1.0/24", AvailabilityZone=ZONE)
+    subnet = made["Subnet"]["SubnetId"]
     for number in range(2):
         cloud.launch(f"here-{number}", offer=CPU)
         cloud.launch(f"there-{number}", offer=CPU, options=LaunchOptions(subnet=subnet))

@@ -58,11 +58,14 @@ def test_a_stranger_with_the_same_name_is_not_that_machine(case: Case) -> None:
 def test_offers_have_no_side_effects_and_an_order(case: Case) -> None:
     before = case.provider.list_machines()
     offers = case.provider.offers(Need())
-    prices = [offer.price_per_hour_usd for offer in offers if offer.price_per_hour_usd is not None]
+    fitting = [offer for offer in offers if offer.fits]
+    prices = [offer.price_per_hour_usd for offer in fitting if offer.price_per_hour_usd is not None]
     assert prices == sorted(prices)
     assert all(offer.provider == case.provider.name for offer in offers)
     assert case.provider.offers(Need(type="no such type")) == []
-    assert case.provider.offers(Need(market=Market.SPOT)) == []
+    spot = case.provider.offers(Need(market=Market.SPOT))
+    assert bool(spot) == case.rents
+    assert all(offer.market is Market.SPOT for offer in spot)
     assert case.provider.list_machines() == before
 
 
