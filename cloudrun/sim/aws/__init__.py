@@ -3,7 +3,8 @@
     app.py          every call: recorded, judged, answered here or by moto
     control.py      /_sim/: steering from other processes; double.py has the same as methods
     backend.py      moto, and the only place that touches its objects (seeds.py fills its tables)
-    launching.py    RunInstances      instances.py  the other calls about instances
+    wanted.py       what a RunInstances asks for    launching.py  what becomes of it
+    instances.py    the other calls about instances
     life.py         states, and the machines behind them     clock.py  what happens a moment later
     spot.py         requests, interruptions, price history   prices.py, pricing.py, quotas.py  what it costs
     volumes.py      growing volumes   rights.py  IAM       metadata_paths.py  what a machine reads of itself

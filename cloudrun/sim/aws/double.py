@@ -79,15 +79,17 @@ class AwsDouble:
         """Stop answering and end every machine. Idempotent."""
         if self._server is None or self._thread is None or self._world is None:
             return
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-        self._server = None
-        self._world.timers.close()
-        for instance in list(self._world.instances.values()):
-            if instance.machine is not None:
-                instance.machine.destroy()
-        _in_use.release()
+        try:
+            self._server.shutdown()
+            self._thread.join()
+            self._server.server_close()
+            self._world.timers.close()
+            for instance in list(self._world.instances.values()):
+                if instance.machine is not None:
+                    instance.machine.destroy()
+        finally:
+            self._server = None
+            _in_use.release()
 
     def __enter__(self) -> AwsDouble:
         self.start()

@@ -1,10 +1,8 @@
-"""RunInstances: what EC2 refuses, what it fills in, and the same answer to the same token."""
+"""RunInstances: where it goes, what EC2 fills in, and the same answer to the same token."""
 
 from __future__ import annotations
 
 import hashlib
-import re
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from xml.etree import ElementTree as Xml
@@ -13,12 +11,12 @@ from cloudrun.models import Market
 from cloudrun.sim.aws import seeds
 from cloudrun.sim.aws.faults import Target
 from cloudrun.sim.aws.life import Life
+from cloudrun.sim.aws.wanted import Reader, Wanted
 from cloudrun.sim.aws.wire import (
     ApiError,
     Form,
     Reply,
     Request,
-    decode_base64,
     ec2_reply,
     parse_xml,
     structures,
@@ -28,30 +26,7 @@ from cloudrun.sim.aws.wire import (
 )
 from cloudrun.sim.aws.world import Launch, SimInstance, SpotRequest, World
 
-USER_DATA_BYTES = 16384  # before base64 (EC2 user guide, "Run commands at launch")
 NO_CAPACITY = "InsufficientInstanceCapacity"
-MARKET = "InstanceMarketOptions"
-SPOT = f"{MARKET}.SpotOptions"
-_RESOLVE = "resolve:ssm:"
-_AMI = re.compile(r"ami-[0-9a-f]{8}([0-9a-f]{9})?")
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """A launch as asked for, checked."""
-
-    region: str
-    type: str
-    market: Market
-    image: str
-    zones: tuple[str, ...]  # one if the caller chose
-    chosen: bool
-    least: int
-    most: int
-    max_price: str
-    persistent: bool
-    on_interruption: str
-    form: Form
 
 
 class Launching:
@@ -60,6 +35,7 @@ class Launching:
     def __init__(self, world: World, life: Life) -> None:
         self._world = world
         self._life = life
+        self._reader = Reader(world)
 
     def run_instances(self, request: Request) -> Reply:
         """Launch, or answer again what was launched with this token."""
@@ -68,7 +44,7 @@ class Launching:
         known = self._world.launches.get((request.region, token)) if token else None
         if known:
             return self._answer_again(request.region, known, print_)
-        wanted = self._read(request.region, request.form)
+        wanted = self._reader.read(request.region, request.form)
         zone, count = self._place(wanted)
         if request.form.get("DryRun") == "true":
             raise ApiError("DryRunOperation", "Request would have succeeded, but DryRun flag is set.")
@@ -83,7 +59,7 @@ class Launching:
     def again(self, request: SpotRequest) -> str:
         """A new instance for a persistent request; "" while there is no capacity for it."""
         try:
-            wanted = self._read(request.region, request.form)
+            wanted = self._reader.read(request.region, request.form)
             zone, count = self._place(wanted)
         except ApiError:
             return ""
@@ -169,112 +145,6 @@ class Launching:
         [reservation] = described.findall("reservationSet/item")
         content: dict[str, Xml.Element] = {element.tag: element for element in reservation}
         return ec2_reply("RunInstances", content)
-
-    # What was asked for
-
-    def _read(self, region: str, form: Form) -> Wanted:
-        """Raises what EC2 answers to a request that is wrong."""
-        _refuse_what_is_not_rehearsed(form)
-        wanted_type = form.get("InstanceType", "m1.small")
-        if not seeds.is_known(wanted_type):
-            raise ApiError("InvalidParameterValue", f"Invalid value '{wanted_type}' for InstanceType.")
-        market = self._market(form)
-        options = {key.removeprefix(SPOT + "."): value for key, value in form.items() if key.startswith(SPOT)}
-        on_interruption = options.get("InstanceInterruptionBehavior", "terminate")
-        persistent = options.get("SpotInstanceType", "one-time") == "persistent"
-        if on_interruption != "terminate" and not persistent:
-            raise ApiError(
-                "InvalidParameterCombination",
-                f"The instance interruption behavior {on_interruption} needs a persistent request.",
-            )
-        least, most = whole_number(form, "MinCount", 0), whole_number(form, "MaxCount", 0)
-        if not 1 <= least <= most:
-            raise ApiError("InvalidParameterValue", f"Value ({most}) for parameter maxCount is invalid.")
-        image = self._image(region, form, wanted_type)
-        self._check_names(region, form)
-        zones, chosen = self._zones(region, form, wanted_type)
-        return Wanted(
-            region=region,
-            type=wanted_type,
-            market=market,
-            image=image,
-            zones=zones,
-            chosen=chosen,
-            least=least,
-            most=most,
-            max_price=options.get("MaxPrice", ""),
-            persistent=persistent,
-            on_interruption=on_interruption,
-            form=form,
-        )
-
-    def _market(self, form: Form) -> Market:
-        kind = form.get(f"{MARKET}.MarketType", "")
-        if kind not in ("", "spot"):
-            raise ApiError("InvalidParameterValue", f"The market type {kind} is not rehearsed.")
-        return Market.SPOT if kind else Market.ON_DEMAND
-
-    def _image(self, region: str, form: Form, type: str) -> str:
-        ami = form.get("ImageId", "")
-        if ami.startswith(_RESOLVE):
-            ami = self._world.backend.parameter(region, ami.removeprefix(_RESOLVE))
-        if not ami:
-            raise ApiError("MissingParameter", "The request must contain the parameter ImageId")
-        if not _AMI.fullmatch(ami):
-            raise ApiError("InvalidAMIID.Malformed", f'Invalid id: "{ami}"')
-        image = self._world.backend.image(region, ami)
-        if image is None:
-            raise ApiError("InvalidAMIID.NotFound", f"The image id '[{ami}]' does not exist")
-        fitting = seeds.architectures_of(type)
-        if fitting and image.architecture not in fitting:
-            raise ApiError(
-                "InvalidParameterValue",
-                f"The architecture '{','.join(fitting)}' of the specified instance type does not match the "
-                f"architecture '{image.architecture}' of the specified AMI.",
-            )
-        return ami
-
-    def _check_names(self, region: str, form: Form) -> None:
-        """Key pair, profile, user data: moto accepts anything there, or answers otherwise than EC2."""
-        backend = self._world.backend
-        key = form.get("KeyName", "")
-        if key and not backend.has_key_pair(region, key):
-            raise ApiError("InvalidKeyPair.NotFound", f"The key pair '{key}' does not exist")
-        name, arn = form.get("IamInstanceProfile.Name", ""), form.get("IamInstanceProfile.Arn", "")
-        if (name or arn) and not backend.has_profile(name=name, arn=arn):
-            field = "name" if name else "arn"
-            raise ApiError(
-                "InvalidParameterValue",
-                f"Value ({name or arn}) for parameter iamInstanceProfile.{field} is invalid. "
-                f"Invalid IAM Instance Profile {field}",
-            )
-        if len(decode_base64(form.get("UserData", ""))) > USER_DATA_BYTES:
-            raise ApiError("InvalidParameterValue", f"User data is limited to {USER_DATA_BYTES} bytes")
-
-    def _zones(self, region: str, form: Form, type: str) -> tuple[tuple[str, ...], bool]:
-        """Where it may go, and whether the caller said so."""
-        offering = seeds.zones_offering(region, type)
-        subnet = form.get("SubnetId") or form.get("NetworkInterface.1.SubnetId", "")
-        zone = form.get("Placement.AvailabilityZone", "")
-        if subnet:
-            zone = self._world.backend.subnet_zone(region, subnet)
-            if not zone:
-                raise ApiError("InvalidSubnetID.NotFound", f"The subnet ID '{subnet}' does not exist")
-        elif zone and zone not in seeds.zones_of(region):
-            raise ApiError("InvalidParameterValue", f"Invalid availability zone: [{zone}]")
-        if zone and zone not in offering:
-            others = f" or choosing {', '.join(offering)}" if offering else ""
-            raise ApiError(
-                "Unsupported",
-                f"Your requested instance type ({type}) is not supported in your requested Availability Zone "
-                f"({zone}). Please retry your request by not specifying an Availability Zone{others}.",
-            )
-        if not offering:
-            raise ApiError(
-                "Unsupported", "The requested configuration is currently not supported. Please check the "
-                "documentation for supported configurations."
-            )  # fmt: skip
-        return ((zone,), True) if zone else (offering, False)
 
     # Where it goes
 
@@ -383,11 +253,6 @@ def _for_one(form: Form) -> Form:
 
 def _names_groups(form: Form) -> bool:
     return any(key.startswith(("SecurityGroup", "NetworkInterface.")) for key in form)
-
-
-def _refuse_what_is_not_rehearsed(form: Form) -> None:
-    if any(key.startswith("LaunchTemplate") for key in form):
-        raise ApiError("UnsupportedOperation", "Launch templates are not rehearsed.")
 
 
 def _fingerprint(form: Form) -> str:
