@@ -89,6 +89,7 @@ def test_a_code_of_account_line_or_request(code: str) -> None:
         ("UnauthorizedOperation", Credentials),
         ("ExpiredToken", Credentials),
         ("InvalidClientTokenId", Credentials),
+        ("AuthFailure.ServiceLinkedRoleCreationNotPermitted", Credentials),
         ("OptInRequired", Credentials),
         ("PendingVerification", Credentials),
         ("AddressLimitExceeded", Quota),

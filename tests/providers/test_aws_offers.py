@@ -105,11 +105,20 @@ def test_planning_twice_asks_once(account: Account) -> None:
     assert account.calls() == {}
 
 
-def test_one_market_asks_for_that_market_only(account: Account) -> None:
-    assert not of(find_offers(account.session(), replace(K80, market=Market.SPOT)), Market.ON_DEMAND)
-    assert "GetProducts" not in account.calls()
-    assert not of(find_offers(account.session(), replace(K80, market=Market.ON_DEMAND)), Market.SPOT)
-    assert "DescribeSpotPriceHistory" not in account.calls()
+@pytest.mark.parametrize(
+    ("market", "other", "needless"),
+    [
+        (Market.SPOT, Market.ON_DEMAND, "GetProducts"),
+        (Market.ON_DEMAND, Market.SPOT, "DescribeSpotPriceHistory"),
+    ],
+)
+def test_one_market_asks_for_that_market_only(
+    account: Account, market: Market, other: Market, needless: str
+) -> None:
+    offers = find_offers(account.session(), replace(K80, market=market))
+    assert offers
+    assert not of(offers, other)
+    assert needless not in account.calls()
 
 
 def test_many_types_take_one_call_a_region(account: Account) -> None:
@@ -123,12 +132,20 @@ def test_many_types_take_one_call_a_region(account: Account) -> None:
     }
 
 
-def test_without_regions_all_that_the_account_may_use_are_asked(account: Account) -> None:
-    offers = find_offers(account.session(), Need(type="p2.xlarge", market=Market.SPOT))
-    regions = {offer.region for offer in offers}
-    assert {EAST, WEST, "eu-west-1"} < regions
-    assert account.calls()["DescribeRegions"] == 1
+def test_without_regions_all_that_the_account_may_use_are_asked(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some = [EAST, WEST, "eu-north-1"]  # the double's account may use 38: these show as much
+    every = Session.regions
+    monkeypatch.setattr(Session, "regions", lambda session: [each for each in every(session) if each in some])
+    need = Need(type="p2.xlarge", market=Market.SPOT)
+    offers = find_offers(account.session(), need)
+    calls = account.calls()
+    assert (calls["DescribeRegions"], calls["DescribeInstanceTypeOfferings"]) == (1, 3)
+    assert {offer.region for offer in offers} == {EAST, WEST}
     assert all(offer.fits for offer in offers)  # regions without it are no news when nobody named them
+    assert find_offers(account.session(), need) == offers
+    assert account.calls() == {}
 
 
 def test_a_type_that_a_named_region_does_not_have(account: Account) -> None:

@@ -88,6 +88,11 @@ MORE: Mapping[str, Row] = {
     "InvalidAccessKeyId": Row("credentials", "AWS does not know this access key", _KEYS),
     "MissingAuthenticationToken": Row("credentials", "the request carried no credentials", _KEYS),
     "SignatureDoesNotMatch": Row("credentials", "the secret key does not belong to the access key", _KEYS),
+    "AuthFailure.ServiceLinkedRoleCreationNotPermitted": Row(
+        "credentials",
+        "the first spot launch of an account makes a role, and these credentials may not",
+        "have its owner run once: aws iam create-service-linked-role --aws-service-name spot.amazonaws.com",
+    ),
     "OptInRequired": Row(
         "credentials",
         "the account is not signed up for this, or the region is not enabled",
