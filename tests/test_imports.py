@@ -30,7 +30,7 @@ LAYERS = (
     "provision remote.transfer remote.process remote.agentlink",
     "target jobs stacks offers bundle outputs ledger billing store runfiles",
     "store_file store_rows store_schema manifest ignore leaks hashing tomlfile catalog providers.aws sim",
-    "providers sim",
+    "providers",
     "server remote",
     "guard records names words locks curves epochs notebook arithmetic keys payload",
     "providers.base remote.shell",
