@@ -24,13 +24,13 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, default=40)
     epochs = parser.parse_args().epochs
     signal.signal(signal.SIGTERM, note_stop)
-    state = load() or {"epoch": 0, "slope": 0.0, "offset": 0.0}
+    state = load() or {"epoch": 0, "slope": 0.0, "offset": 0.0, "history": []}
     print(f"begins after epoch {state['epoch']}", flush=True)
     while state["epoch"] < epochs:
         time.sleep(EPOCH_S)
         train_epoch(state)
+        report(state, {"epoch": state["epoch"], "val_loss": val_loss(state)})
         save(state)
-        report({"epoch": state["epoch"], "val_loss": val_loss(state)})
         if asked_to_stop:
             print(f"asked to stop after epoch {state['epoch']}", flush=True)
             return EXIT_RESUME_ME
@@ -74,9 +74,11 @@ def save(state: dict) -> None:
     draft.replace(folder / "state.json")
 
 
-def report(values: dict) -> None:
-    with (outputs / "metrics.jsonl").open("a") as file:
-        file.write(json.dumps(values) + "\n")
+def report(state: dict, values: dict) -> None:
+    """The whole history each time: an attempt on another machine begins with empty outputs."""
+    state["history"].append(values)
+    lines = "".join(json.dumps(each) + "\n" for each in state["history"])
+    (outputs / "metrics.jsonl").write_text(lines)
     print(json.dumps(values), flush=True)
 
 

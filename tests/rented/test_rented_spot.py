@@ -1,0 +1,86 @@
+"""Spot machines are taken: with a notice, without one, for good, and with a promise to come back."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+
+from rented_help import TYPE, RentedCloud, epochs_of, last_epoch, submit_drill, wait_for
+
+from cloudrun.client import Client
+from cloudrun.models import LaunchOptions, MachineState, Market, OnPreempt, Outcome, Run, RunState
+
+
+def begun(client: Client, *, epochs: int = 30, at: int = 6, **asked: object) -> Run:
+    """A run that has logged epoch `at`."""
+    run = submit_drill(client, epochs=epochs, **asked)
+    wait_for(lambda: last_epoch(client, run.id) >= at)
+    return client.run(run.id)
+
+
+def result(client: Client, run: Run) -> dict[str, float]:
+    lines = (client.files(run.id).outputs / "metrics.jsonl").read_text().splitlines()
+    found: dict[str, float] = json.loads(lines[-1])
+    return found
+
+
+def test_a_notice_saves_the_run_and_it_ends_as_if_nothing_had_been(
+    client: Client, cloud: RentedCloud
+) -> None:
+    whole = result(client, client.attach(submit_drill(client, epochs=30).id))
+    run = begun(client)
+    taken = client.machine(run.machine)
+    cloud.preempt(taken.id, notice_s=30)
+    run = client.attach(run.id)
+    first, second = client.attempts(run.id)
+    assert (first.outcome, second.outcome) == (Outcome.PREEMPTED, Outcome.SUCCEEDED)
+    assert second.offer.zone != first.offer.zone
+    assert result(client, run) == whole
+    assert epochs_of(client.files(run.id).outputs / "metrics.jsonl") == list(range(1, 31))
+    assert cloud.live() == []
+    assert client.store.list_charges(open_only=True) == []
+
+
+def test_without_a_notice_no_more_than_one_interval_is_lost(client: Client, cloud: RentedCloud) -> None:
+    run = begun(client, at=12)
+    before = last_epoch(client, run.id)
+    cloud.preempt(client.machine(run.machine).id, notice_s=0)
+    run = client.attach(run.id)
+    assert run.state is RunState.SUCCEEDED
+    assert [attempt.outcome for attempt in client.attempts(run.id)] == [Outcome.PREEMPTED, Outcome.SUCCEEDED]
+    resumed = client.files(run.id).log(2).read_text().splitlines()[0]
+    assert resumed.startswith("begins after epoch ")
+    assert int(resumed.rpartition(" ")[2]) >= before - 8  # checkpoints come home every 0.8 s here, 4 polls
+
+
+def test_a_stopped_machine_comes_back_and_the_run_goes_on_alone(client: Client, cloud: RentedCloud) -> None:
+    options = LaunchOptions(on_preempt=OnPreempt.STOP)
+    run = begun(client, options=options)
+    machine = client.machine(run.machine)
+    cloud.preempt(machine.id, notice_s=5)
+    run = client.attach(run.id)
+    assert run.state is RunState.SUCCEEDED
+    assert [attempt.machine for attempt in client.attempts(run.id)] == [machine.name]
+    assert epochs_of(client.files(run.id).outputs / "metrics.jsonl") == list(range(1, 31))
+    assert cloud.live() == []
+
+
+def test_prices_of_spot_are_those_that_were_asked(client: Client, cloud: RentedCloud) -> None:
+    machine = client.launch(type=TYPE, market=Market.SPOT, name="dear", stack="none")
+    cloud.record.tell("set-spot-price", type=TYPE, zone=machine.zone, usd="0.777")
+    client.shell("dear").run("sleep 2")
+    client.terminate("dear")
+    lines = [line for line in client.store.list_charges(machine="dear") if line.what == "compute"]
+    assert [line.estimated for line in lines] == [False, False]
+    assert lines[0].unit_price_usd == machine.price_per_hour_usd
+    assert lines[1].unit_price_usd == Decimal("0.777")
+    assert lines[0].closed_at == lines[1].opened_at
+
+
+def test_a_preempted_machine_that_stays_is_seen_as_that(client: Client, cloud: RentedCloud) -> None:
+    options = LaunchOptions(on_preempt=OnPreempt.TERMINATE)
+    machine = client.launch(type=TYPE, market=Market.SPOT, stack="none", options=options)
+    cloud.preempt(machine.id, notice_s=0)
+    wait_for(lambda: client.machines(all=True)[0].state.gone)
+    assert client.machines(all=True)[0].state is MachineState.PREEMPTED
+    assert client.store.list_charges(open_only=True) == []
