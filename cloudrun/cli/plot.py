@@ -151,15 +151,15 @@ def _look(fits: Sequence[Fit], metrics: Sequence[str], heading: str, *, window: 
 
     unicode = "utf" in (sys.stdout.encoding or "").lower()
     if len(fits) == 1:
-        render.data(render.colour(visible(heading), "bold"))
+        render.data(render.colour(heading, "bold"))
     for line in draw_lines(panels, fits, render.columns(), unicode=unicode):
-        pieces = [render.colour(visible(text), name) if name else text for text, name in line]
+        pieces = [render.colour(text, name) if name else text for text, name in line]
         render.data("".join(pieces).rstrip())
 
 
 def _say_left(left: Sequence[str], metrics: Sequence[str]) -> None:
     if left and not metrics:
-        render.say(f"not drawn: {visible(', '.join(left))} (--metric NAME draws one)")
+        render.say(f"not drawn: {', '.join(left)} (--metric NAME draws one)")
 
 
 def _shape(fit: Fit, kind: str) -> dict[str, object]:

@@ -87,4 +87,4 @@ def _take(epoch: _Epoch, line: str) -> None:
     elif not (epoch.in_bar and _CONTINUED.match(line)):
         epoch.in_bar = False
         return
-    epoch.values.update({name: float(value) for name, value in _PAIR.findall(line) if name != "ETA"})
+    epoch.values.update({name: float(value) for name, value in _PAIR.findall(line)})

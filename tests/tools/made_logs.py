@@ -42,7 +42,7 @@ def trainings(draw: st.DrawFn, least: int = 1) -> Epochs:
 
 
 def keras_bars(epochs: Epochs, *, version: int, erase: str = "\b", colour: bool = False) -> str:
-    """verbose=1: a bar that is overwritten, by backspaces and a return, by returns alone, or by neither."""
+    """verbose=1: a bar that is overwritten, by backspaces, a return, both, or not at all."""
     total = HEAD[version]
     out = ["Train on 50000 samples, validate on 10000 samples\n"] if version == 1 else []
     for number, epoch in enumerate(epochs, 1):
@@ -52,7 +52,11 @@ def keras_bars(epochs: Epochs, *, version: int, erase: str = "\b", colour: bool 
             last = step == total
             known = {name: value for name, value in epoch.items() if last or not name.startswith("val_")}
             guess = {name: value if last else 9.87 for name, value in known.items()}
-            wipe = "" if not shown else {"\b": "\b" * len(shown) + "\r", "\r": "\r", "\n": "\n"}[erase]
+            wipe = (
+                ""
+                if not shown
+                else {"\b": "\b" * len(shown), "\b\r": "\b" * len(shown) + "\r"}.get(erase, erase)
+            )
             shown = _bar(step, total, guess, version=version, last=last, colour=colour)
             out.append(wipe + shown)
         out.append("\n")

@@ -166,6 +166,13 @@ def test_a_page_needs_no_other_file_and_escapes_names() -> None:
     assert cells[:5] == ["<b>one</b> & $x$", "loss", "0.2", "0.2", "epoch 12"]
 
 
+def test_a_dollar_is_a_dollar() -> None:
+    """matplotlib would read a formula, and fail on this one."""
+    fits = [fit("cost $\\frac{$", loss=0.2), fit("two", loss=0.9)]
+    panels, _ = arrange(fits)
+    assert save_picture(panels, fits, title="$\\nope{$", kind="png").startswith(b"\x89PNG")
+
+
 def test_without_matplotlib_the_message_names_the_extra() -> None:
     """In a process in which matplotlib cannot be imported."""
     code = (

@@ -41,7 +41,7 @@ def _equal(one: float, other: float) -> bool:
 @given(
     trainings(),
     st.sampled_from([1, 2, 3]),
-    st.sampled_from(["\b", "\r", "\n"]),
+    st.sampled_from(["\b\r", "\b", "\r", "\n"]),
     st.booleans(),
 )
 def test_keras_bars_give_their_last_state(epochs: Epochs, version: int, erase: str, colour: bool) -> None:

@@ -88,6 +88,19 @@ def test_what_autograd_keeps_is_measured_in_bytes() -> None:
     assert describe.describe(nn.Linear(7, 11), (7,), optimizer_slots=0)["state_bytes"] == 4 * 88 * 2
 
 
+def test_what_two_layers_keep_is_kept_once() -> None:
+    class Fork(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.left, self.right = nn.Linear(7, 7), nn.Linear(7, 3), nn.Linear(7, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.first(x)
+            return self.left(x) + self.right(x)
+
+    assert describe.describe(Fork(), (7,))["saved_bytes"] == 4 * (7 + 7)
+
+
 def test_frozen_layers_cost_no_gradient() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(4 * 4 * 4, 2))
     for layer in list(model)[:2]:

@@ -16,7 +16,7 @@ FEW = settings(max_examples=60, deadline=None)
 
 
 @FEW
-@given(trainings(), st.sampled_from([1, 2, 3]), st.sampled_from(["\b", "\r"]))
+@given(trainings(), st.sampled_from([1, 2, 3]), st.sampled_from(["\b\r", "\b", "\r"]))
 def test_the_first_and_the_last_epoch_of_keras_stay(epochs: Epochs, version: int, erase: str) -> None:
     text = keras_bars(epochs, version=version, erase=erase)
     (short,), cut = cut_texts([text])
