@@ -17,7 +17,8 @@ VGG16_WIDTHS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 51
 class Staged(nn.Module):
     """A network that can be run from one stage to another.
 
-    stages(): name and module, from the image on. `new`: how many of the last ones are this job's own and
+    stages(): name and module, from the image on; what behaves otherwise in training is
+    registered in the network. `new`: how many of the last ones are this job's own and
     never come from a weights file. `scale`: mean and deviation of each colour (0 to 255)
     that published weights expect.
     """
@@ -160,12 +161,12 @@ class Small(Staged):
                 nn.BatchNorm2d(widths[number]), nn.ReLU(), nn.MaxPool2d(2),
             )  # fmt: skip
             self.add_module(f"conv{number}", block)
-        self.pool = nn.AdaptiveAvgPool2d(4)
+        self.pool, self.drop = nn.AdaptiveAvgPool2d(4), nn.Dropout(0.2)
         self.fc = nn.Linear(128 * 16, outputs)
 
     def stages(self) -> list[tuple[str, nn.Module]]:
         convolutions = [(f"conv{number}", getattr(self, f"conv{number}")) for number in (1, 2, 3)]
-        return [*convolutions, ("fc", nn.Sequential(self.pool, nn.Flatten(), nn.Dropout(0.2), self.fc))]
+        return [*convolutions, ("fc", nn.Sequential(self.pool, nn.Flatten(), self.drop, self.fc))]
 
 
 def resnet18(outputs: int) -> ResNet:
