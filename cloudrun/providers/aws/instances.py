@@ -173,11 +173,9 @@ def _now(session: Session, machine: Machine, instance: Mapping[str, Any] | None)
     seen = machine_of(session.settings, machine.region, instance)
     if seen.token != machine.token:
         return replace(machine, state=MachineState.TERMINATED, address=None)
-    if seen.state.gone and seen.ended_at is None:
+    if seen.ended_at is None and (seen.state.gone or seen.state is MachineState.STOPPED):
         ended_at = machine.ended_at or _spot_end(session, seen) or _latest_end(machine)
         seen = replace(seen, ended_at=ended_at)
-    elif seen.state is MachineState.STOPPED:
-        seen = replace(seen, ended_at=seen.ended_at or machine.ended_at or _latest_end(machine))
     return replace(
         machine,
         state=seen.state,
@@ -260,9 +258,10 @@ def _ended_at(instance: Mapping[str, Any], state: MachineState) -> datetime | No
 
 
 def _spot_end(session: Session, machine: Machine) -> datetime | None:
-    """When spot took it: the time stands with its request only."""
+    """When spot took or stopped it: the time stands with its request only."""
     request = fact(machine, "spot-request")
-    if machine.state is not MachineState.PREEMPTED or not request:
+    taken = machine.state is MachineState.PREEMPTED or fact(machine, "preempted")
+    if not taken or not request:
         return None
     filters = [{"Name": "spot-instance-request-id", "Values": [request]}]
     answer = session.client("ec2", machine.region).describe_spot_instance_requests(Filters=filters)
