@@ -138,7 +138,18 @@ def test_a_job_that_failed_before_the_machine_went_down_has_failed(machine: Loca
     wait_for(lambda: b"3" in (machine.run_dir(KEY) / "exit").read_bytes())
     power_off(machine)
     boot(machine)
-    assert follow_to_end(machine)[1].exit_code == 3
+    log, status = follow_to_end(machine)
+    assert (log, status.exit_code) == (b"up\n", 3)
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_a_job_that_ends_in_the_shutdown_has_ended(machine: LocalShell, code: int) -> None:
+    script = f"exec 2>/dev/null; trap 'exit {code}' TERM; echo up; while :; do sleep 0.02; done"
+    start_script(machine, script, resume="checkpoint")
+    wait_for(lambda: log_of(machine) == b"up\n")
+    shut_down(machine)
+    wait_for(lambda: state_of(machine)["state"] == "ended")
+    assert process.status(machine, KEY).exit_code == code
 
 
 def test_without_a_checkpoint_of_its_own_it_has_the_one_it_was_given(machine: LocalShell) -> None:
@@ -191,7 +202,8 @@ def test_boot_arms_the_guard_and_brings_the_agent_where_a_client_looks(machine: 
 
 
 def test_a_policy_that_came_over_ssh_stays_over_boots(machine: LocalShell) -> None:
-    boot(machine, issued_at=time.time() - 100)
+    """Also where the clock at home was set back since."""
+    boot(machine, issued_at=time.time() + 100)
     newer = Guard(issued_at=datetime.now(UTC), deadline_at=None, idle_minutes=7)
     process.arm_guard(machine, newer, ())
     for _ in range(2):
