@@ -90,7 +90,7 @@ def _with_channel(pair: Pair) -> Pair:
 
 
 def _channels_last(pair: Pair) -> Pair:
-    return pair[0].transpose(0, 2, 3, 1), pair[1]
+    return np.ascontiguousarray(pair[0].transpose(0, 2, 3, 1)), pair[1]
 
 
 def _padded(pair: Pair) -> Pair:
