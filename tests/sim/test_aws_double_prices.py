@@ -113,6 +113,17 @@ def test_prices_are_the_same_for_all_who_ask_and_below_on_demand(
         assert all(change.at <= at for change in around)
 
 
+def test_a_price_that_was_set_moves_no_more() -> None:
+    prices = SpotPrices()
+    prices.set_price(ZONE, TYPE, Decimal("0.5"), NOW)
+    later = NOW + timedelta(days=30)
+    assert prices.price(REGION, ZONE, TYPE, later) == Decimal("0.5")
+    assert prices.price(REGION, ZONE, TYPE, NOW - timedelta(days=1)) != Decimal("0.5")
+    around = prices.changes(REGION, ZONE, TYPE, since=NOW - timedelta(days=2), until=later)
+    assert max(change.at for change in around) == NOW
+    assert len(around) > 5
+
+
 def test_what_the_catalogue_has_no_price_for_has_none_here() -> None:
     assert SpotPrices().price(REGION, ZONE, "m7i.large", NOW) is None
     assert SpotPrices().price(REGION, "us-east-1f", TYPE, NOW) is None

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
-from double_help import PERSISTENT, TYPE, ZONE, Account, account, ids_of, named, refused, until
+from double_help import PERSISTENT, QUICK, TYPE, ZONE, Account, account, ids_of, named, refused, until
 
 PERSISTENT_TERMINATE = {"SpotInstanceType": "persistent"}
 
@@ -140,6 +141,16 @@ def test_without_notice_no_request_was_marked(aws: Account) -> None:
     aws.double.preempt(one, notice_s=0)
     aws.wait(one, "terminated")
     assert aws.double.instances()[0]["notice"] == ""
+
+
+def test_what_ec2_took_back_is_free_for_nobody() -> None:
+    with account(delays=replace(QUICK, refill_s=3600)) as aws:
+        one = aws.running(spot=PERSISTENT)
+        aws.double.set_capacity(TYPE, count=0)
+        aws.double.preempt(one, notice_s=0)
+        aws.wait(one, "stopped")
+        with refused("InsufficientInstanceCapacity"):
+            aws.launch(spot={})
 
 
 def test_the_action_can_be_another_than_the_requests(aws: Account) -> None:
