@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from machine_help import PORT, Client, Rehearsal, wait_for
+from machine_help import PORT, Client, Rehearsal, free_address, wait_for
 
 from cloudrun.server import processes
 from cloudrun.sim.machine import MachineHost
@@ -85,7 +85,7 @@ import sys
 from pathlib import Path
 from cloudrun.sim.machine import MachineHost, MachineSpec
 host = MachineHost(Path(sys.argv[1]), ssh_port=int(sys.argv[2]), kind="embedded")
-spec = MachineSpec("i-0", "127.99.0.1", "ip-0", "ubuntu", b"", 3, lambda *_: (404, b""))
+spec = MachineSpec("i-0", sys.argv[3], "ip-0", "ubuntu", b"", 3, lambda *_: (404, b""))
 host.create(spec, on_off=print).boot()
 print("ready", flush=True)
 sys.stdin.read()
@@ -95,7 +95,7 @@ sys.stdin.read()
 def test_what_a_killed_host_left_running_is_ended_by_the_next(tmp_path: Path) -> None:
     folder = tmp_path / "machines"
     killed = subprocess.Popen(
-        [sys.executable, "-c", HOST, str(folder), str(PORT)],
+        [sys.executable, "-c", HOST, str(folder), str(PORT), free_address()],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
