@@ -224,11 +224,12 @@ def shipped(need: Need) -> set[tuple[str, Market, Decimal | None, date | None]]:
     return {(offer.region, offer.market, offer.price_per_hour_usd, offer.price_as_of) for offer in offers}
 
 
-@pytest.mark.parametrize("regions", [(), (EAST, WEST)])
+@pytest.mark.parametrize("regions", [(), (EAST, WEST), ("eu-north-1",)])
 def test_without_credentials_the_catalogue_answers(
     regions: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_nothing(monkeypatch, tmp_path)
+    monkeypatch.setattr(Session, "client", lambda *_: pytest.fail("AWS was asked"))
     need = Need(type="p2.xlarge", regions=regions)
     offers = find_offers(Session(Settings(home=tmp_path)), need)
     found = {(offer.region, offer.market, offer.price_per_hour_usd, offer.price_as_of) for offer in offers}
@@ -248,6 +249,13 @@ def test_where_nobody_answers_the_catalogue_does(session: Session) -> None:
     assert {(offer.zone, offer.price_per_hour_usd) for offer in of(offers, Market.ON_DEMAND)} == {
         ("", Decimal("0.9"))
     }
+
+
+def test_a_region_that_gives_no_answer_is_not_asked_on(account: Account) -> None:
+    account.double.fault("DescribeInstanceTypeOfferings", "NotThisTime", times=None)
+    offers = find_offers(account.session(), replace(K80, market=Market.SPOT))
+    assert [(offer.zone, offer.price_as_of) for offer in offers] == [("", date(2024, 2, 21))]
+    assert account.calls() == {"DescribeInstanceTypeOfferings": 1}
 
 
 def test_keys_without_a_region_ask_in_the_regions_named(
@@ -345,6 +353,7 @@ def test_what_is_no_plain_price_of_a_region_is_left_out(tmp_path: Path) -> None:
     items = [
         product("us-east-1", "10.0000000000"),
         product("us-east-2", "0.0000000000"),  # not priced
+        *(product("sa-east-1", text) for text in ("-1.0", "NaN", "Infinity", "", "free")),
         product("us-west-2", "1.5000000000", locationType="AWS Local Zone"),
         product("us-west-1", "2.2500000000", locationType="AWS Region", marketoption="OnDemand"),
         product("eu-west-1", "31.4", marketoption="CapacityBlock"),
@@ -458,6 +467,15 @@ def test_old_files_go(session: Session) -> None:
     os.utime(path, (past, past))
     kept(session, "y", timedelta(hours=1), lambda: 1)
     assert path not in set(answers_of(session).iterdir())
+
+
+def test_who_reads_an_answer_while_it_is_replaced_has_the_whole_old_one(session: Session) -> None:
+    kept(session, "x", timedelta(0), lambda: 1)
+    [path] = answers_of(session).iterdir()
+    with path.open() as reader:
+        kept(session, "x", timedelta(0), lambda: 2)
+        assert json.load(reader)["value"] == 1
+    assert json.loads(path.read_text())["value"] == 2
 
 
 def test_many_writers_leave_one_whole_answer(session: Session) -> None:
