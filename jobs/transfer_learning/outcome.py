@@ -14,7 +14,7 @@ from learn import Scores
 from options import Arm
 
 CONFIDENCE = 0.95  # of every interval: Student's t over the seeds
-LEAST_SURE_SEEDS = 2  # fewer give no interval
+LEAST_SEEDS = 3  # fewer give no interval: two agree by chance too often
 
 
 def table(images: ImageSet, results: list[dict[str, Any]]) -> str:
@@ -43,7 +43,7 @@ def scores_of(results: list[dict[str, Any]], arm: str, size: int) -> dict[int, f
 def interval(values: list[float]) -> tuple[float, float]:
     """Mean and half width of the interval; nan where there are too few values."""
     mean = float(np.mean(values)) if values else math.nan
-    if len(values) < LEAST_SURE_SEEDS:
+    if len(values) < LEAST_SEEDS:
         return mean, math.nan
     from scipy import stats  # on use: a second
 

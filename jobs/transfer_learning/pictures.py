@@ -66,7 +66,7 @@ def draw_curves(file: Path, history: list[dict[str, Any]], images: ImageSet, *, 
     for axis in (left, right):
         axis.xaxis.get_major_locator().set_params(integer=True)
     right.legend(frameon=False, fontsize=9, loc="best")
-    of_which = next(iter(first.values())).split(" ", 1)[1]
+    of_which = next(iter(first.values())).split(" ", 1)[1].replace(" seed", ", seed")
     _headed(figure, f"Training with {of_which}", note)
     plots.save(plt, figure, file)
 
@@ -90,6 +90,8 @@ def draw_sizes(
     _plain(axis, "training images (log scale)", "Test accuracy" if images.classes else "Test R²")
     if images.classes:
         axis.yaxis.set_major_formatter(plt.matplotlib.ticker.PercentFormatter(1.0, decimals=0))
+        low, high = axis.get_ylim()
+        axis.set_ylim(max(low, 0.0), min(high, 1.0))
     axis.legend(frameon=False, fontsize=9)
     _headed(figure, "When does a pretrained network pay?", f"{note}\nbars: 95 % intervals over the seeds")
     plots.save(plt, figure, file)
@@ -190,7 +192,7 @@ def _sheet(
             axis.text(0.5, -0.04, _short(answer), **below)
             if truth:
                 axis.text(0.5, -0.32, _short(truth), color=WRONG, fontweight="bold", **below)
-    _headed(figure, title, note)
+    _headed(figure, title, f"\n{note}")  # an empty line below the captions
     plots.save(plt, figure, file)
 
 
@@ -199,8 +201,8 @@ def _first(order: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 
 
 def _short(text: str) -> str:
-    """Lines of at most 19 letters: what stands beneath an image without touching its neighbour."""
-    return "\n".join(line if len(line) <= 19 else f"{line[:18]}…" for line in text.splitlines())
+    """Lines of at most 22 letters: what stands beneath an image without touching its neighbour."""
+    return "\n".join(line if len(line) <= 22 else f"{line[:21]}…" for line in text.splitlines())
 
 
 def _plain(axis: Any, x: str, title: str) -> None:
