@@ -136,7 +136,7 @@ def assumptions(described: Description) -> list[str]:
         "usable": USABLE, "context": CONTEXT_BYTES / GIB, "factor": slowness(described.network, timing),
         "measured": measured, "launch": LAUNCH_S * 1e6, "kernels": described.network.kernels,
     }  # fmt: skip
-    note = [described.asked.note] if described.asked and described.asked.note else []
+    note = [f"job: {described.asked.note}"] if described.asked and described.asked.note else []
     return [line.format(**facts) for line in ASSUMPTIONS] + note
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from textwrap import wrap
@@ -79,6 +80,7 @@ def model(
     from cloudrun.estimate import assumptions, estimate_all
     from cloudrun.stacks import load_stack
 
+    _say_if_busy()
     render.transient("measuring the network and 20 steps ...")
     described = describe_job(open_client().settings, job, preset=preset, args=ctx.meta["rest"])
     stacks = [load_stack(name) for name in described.job.stacks]
@@ -91,8 +93,16 @@ def model(
     _show_network(described)
     _show_gpus(described, estimates, market or Market.ON_DEMAND)
     for line in assumptions(described):
-        for part in wrap(visible(line), min(render.columns(), 110) - 1, subsequent_indent="  "):
+        for part in wrap(
+            visible(line), min(render.columns(), 110) - 1, subsequent_indent="  ", break_on_hyphens=False
+        ):
             render.say(part)
+
+
+def _say_if_busy() -> None:
+    """Steps that share the processors with others take longer, and so would every estimate."""
+    if os.getloadavg()[0] > (os.cpu_count() or 1):
+        render.say("this computer is busy: times and costs will come out too high")
 
 
 def _show_network(described: Description) -> None:

@@ -294,9 +294,9 @@ def _tensors(value: Any) -> list[Tensor]:
 def _affordable(step: Callable[[int], object], batch: int, device: torch.device) -> int:
     """The batch, or as much of it as 20 steps do in about MEASURE_S, learnt from steps of growing size."""
     tried = min(8, batch)
-    step(tried)  # the first one also sets things up
     while tried < batch:
-        seconds = _timed(functools.partial(step, tried), device)
+        # the first step of a size also sets things up
+        seconds = min(_timed(functools.partial(step, tried), device) for _ in range(3))
         doubled = min(2 * tried, batch)
         if seconds * doubled / tried * (STEPS + WARM_UP) > MEASURE_S:
             break
