@@ -59,7 +59,7 @@ def user_data(keys: Keys, *, user: str, policy: Mapping[str, object], home: str 
             _file(BOOT_SCRIPT, _boot_script(), "0755"),
         ],
     }
-    text = "#cloud-config\n" + json.dumps(config, indent=0, sort_keys=True)
+    text = "#cloud-config\n" + json.dumps(config, indent=0)
     packed = gzip.compress(text.encode(), 9, mtime=0)
     if len(packed) > MAX_BYTES:
         raise Refused(

@@ -129,6 +129,18 @@ def test_a_machine_that_is_stopped_resumes_its_run_at_boot_with_no_client(
     assert (log, status.exit_code, status.reason) == (b"start 1\nsaving\nstart 2\ndone\n", 0, "")
 
 
+def test_a_boot_ends_the_notice_of_the_one_before(machine: LocalShell, imds: LittleImds, hasty: None) -> None:
+    """Also where the metadata service does not answer yet."""
+    start_job(machine)
+    boot(machine, notices="aws")
+    imds.announce("stop")
+    wait_for(lambda: state_of(machine)["state"] == "queued")
+    power_off(machine)
+    imds.answer = (500, b"")
+    boot(machine)
+    wait_for(lambda: log_of(machine).endswith(b"start 2\n"))
+
+
 def test_a_follower_sees_it_wait(machine: LocalShell, imds: LittleImds, hasty: None) -> None:
     start_job(machine)
     guarded(machine)
