@@ -175,18 +175,8 @@ def test_a_slice_of_the_real_mnist_is_learned(run_job: RunJob, tmp_path: Path) -
         pytest.skip(f"the real MNIST is missing: {fetched.stderr.strip()}")
     assert fetched.returncode == 0, fetched.stderr
     env = {"CLOUDRUN_DATA_DIR": fetched.stdout.strip()}
-    arguments = (
-        "--cells",
-        "mnist-0.001",
-        "mnist-fc-0.001",
-        "--limit",
-        "1500",
-        "--epochs",
-        "2",
-        "--data",
-        "real",
-    )
-    code, said = run_job(*arguments, env=env, train=TRAIN)
+    small = ("--cells", "mnist-0.001", "mnist-fc-0.001", "--limit", "1000", "--epochs", "1")
+    code, said = run_job(*small, "--data", "real", env=env, train=TRAIN)
     assert code == 0, said
     whole, fc = read_summary(tmp_path / "outputs")["cells"]
     assert whole["data"] == fc["data"] == "MNIST (1,000 training, 1,000 test images)"
