@@ -22,7 +22,7 @@ from scipy import stats
 from transfer_help import TRAIN_TRANSFER, job, write_classes, write_image, write_table
 
 RunJob = Callable[..., tuple[int, str]]
-SHORT = ("--epochs", "3", "--batch", "16", "--lr", "0.003")
+SHORT = ("--batch", "16", "--lr", "0.003")
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_stopped_and_resumed_equals_uninterrupted_over_cells(
     """Bit for bit, with dropout and flips on: rates found, every epoch of every cell, every result."""
     arguments = (
         *("--images", str(photos), "--weights", str(weights_file), "--batch", "16", "--unfreeze-every", "2"),
-        *("--arms", "features:small@32,scratch:small@32,finetune:small@32", "--epochs", "4", "--seeds", "2"),
+        *("--arms", "features:small@32,scratch:small@32,finetune:small@32", "--epochs", "3"),
     )
     code, said = run_job(*arguments, outputs="whole", train=TRAIN_TRANSFER)
     assert code == 0, said
@@ -71,20 +71,17 @@ def test_stopped_and_resumed_equals_uninterrupted_over_cells(
     assert "not copied  fc.weight: part of the new head" in said
 
     first = stop_at("finder   scratch", start_job(*arguments, outputs="first", train=TRAIN_TRANSFER))
-    assert re.search(r"saved in cell [2-6] of 6, in epoch", first), first
+    assert re.search(r"saved in cell [23] of 3, in epoch", first), first
     resume = {"CLOUDRUN_RESUME_FROM": str(tmp_path / "first" / "checkpoint")}
     code, said = run_job(*arguments, outputs="second", env=resume, train=TRAIN_TRANSFER)
     assert code == 0, said
-    assert re.search(r"resumed  [1-5] of 6 cells are done", said)
+    assert re.search(r"resumed  [12] of 3 cells are done", said)
     assert metric_lines(tmp_path / "second") == metric_lines(tmp_path / "whole")
     second, whole = (read_summary(tmp_path / name) for name in ("second", "whole"))
     assert second["rates"] == whole["rates"]
     assert [{**result, "timing": 0} for result in second["results"]] == [
         {**result, "timing": 0} for result in whole["results"]
     ]
-
-    code, said = run_job(*arguments, "--augment", "none", outputs="other", env=resume, train=TRAIN_TRANSFER)
-    assert (code, "augment was 'flips,contrast', now 'none'" in said) == (1, True), said
 
 
 def test_shuffled_labels_stay_at_chance(run_job: RunJob, tmp_path: Path) -> None:
@@ -93,7 +90,7 @@ def test_shuffled_labels_stay_at_chance(run_job: RunJob, tmp_path: Path) -> None
         colour = (200, 40, 40) if number % 2 else (40, 40, 200)
         write_image(tmp_path / "mixed" / f"class{number // 2 % 2}" / f"{number:03d}.png", colour, noise=60)
     code, said = run_job(
-        "--images", str(tmp_path / "mixed"), "--arms", "scratch:small@32", "--epochs", "6", *SHORT[2:],
+        "--images", str(tmp_path / "mixed"), "--arms", "scratch:small@32", "--epochs", "4", *SHORT,
         train=TRAIN_TRANSFER,
     )  # fmt: skip
     assert code == 0, said
@@ -116,7 +113,7 @@ def test_a_score_from_a_table_is_learned_and_drawn(run_job: RunJob, tmp_path: Pa
     by_year = ("--split-column", "year", "--split-value", "2014", "--test-column", "big")
     code, said = run_job(
         "--images", folder, *by_year, "--arms", "scratch:small@32", "--augment", "flips", "--epochs", "10",
-        *SHORT[2:], train=bundle / "train.py",
+        *SHORT, train=bundle / "train.py",
     )  # fmt: skip
     assert code == 0, said
     assert "a score (128 train, 16 validation, 16 test)" in said
@@ -126,20 +123,31 @@ def test_a_score_from_a_table_is_learned_and_drawn(run_job: RunJob, tmp_path: Pa
         assert float(next(csv.DictReader(stream))["test_error"]) < 0.15
 
 
+def test_a_pretrained_arm_without_weights_is_refused_without_a_traceback(
+    run_job: RunJob, photos: Path
+) -> None:
+    code, said = run_job("--images", str(photos), "--arms", "frozen:alexnet@128", train=TRAIN_TRANSFER)
+    assert (code, "give --weights FILE" in said, "Traceback" in said) == (1, True, False), said
+
+
 @pytest.mark.parametrize(
-    ("arguments", "code", "words"),
+    ("arguments", "words"),
     [
-        (("--arms", "frozen:alexnet@128"), 1, "give --weights FILE"),
-        (("--arms", "frozen:small", "--weights", "none"), 1, "an arm other than scratch needs some"),
-        (("--arms", "melted"), 2, "is not HOW:NET@SIDE"),
-        (("--sizes", "-3"), 2, "below 0"),
+        (("--arms", "melted"), "is not HOW:NET@SIDE"),
+        (("--arms", "scratch:small@5000"), "expected 16 to 1024"),
+        (("--arms", "scratch,scratch:lite0@96"), "names an arm twice"),
+        (("--sizes", "-3"), "below 0"),
+        (("--lr", "0"), "not between 0 and 100"),
+        (("--augment", "flips,dreams"), "dreams is not one of"),
+        (("--split-column", "year"), "belong together"),
     ],
 )
-def test_what_cannot_be_done_is_refused_without_a_traceback(
-    arguments: tuple[str, ...], code: int, words: str, run_job: RunJob, photos: Path
+def test_arguments_that_say_nothing_sensible_end_with_2(
+    arguments: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found, said = run_job("--images", str(photos), *arguments, train=TRAIN_TRANSFER)
-    assert (found, words in said, "Traceback" in said) == (code, True, False), said
+    with pytest.raises(SystemExit, match="2"):
+        job.options.parse(list(arguments), "text")
+    assert words in capsys.readouterr().err
 
 
 def test_describe_prints_what_the_first_arm_takes(run_job: RunJob) -> None:
@@ -164,7 +172,7 @@ def test_intervals_are_students_and_a_difference_is_taken_seed_by_seed() -> None
     results = [result("frozen:a@1", 50, seed, 0.5 + seed / 10) for seed in range(3)]
     results += [result("scratch:b@2", 50, seed, 0.4 + seed / 10 + seed / 1000) for seed in range(3)]
     results += [
-        result(arm, 900, seed, 0.6 + seed / 10) for arm in ("frozen:a@1", "scratch:b@2") for seed in (0, 1)
+        result(arm, 900, seed, 0.6 + seed / 10) for arm in ("frozen:a@1", "scratch:b@2") for seed in range(3)
     ]
     table = job.outcome.table(images, results)
     assert "**frozen**" in table.splitlines()[-2]  # seeds differ by 0.1, the arms by 0.1 at every seed
