@@ -49,6 +49,7 @@ class Client(MachineVerbs):
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or load_settings()
         self.store = Store(self.settings.store_path)
+        self._providers = {}
 
     # --- runs --------------------------------------------------------------------------------
 
@@ -85,7 +86,6 @@ class Client(MachineVerbs):
     ) -> Plan:
         """Stages 1 to 4. Free: nothing is stored, launched or sent. Raises UsageError, ProviderError."""
         from cloudrun.plan import make_plan
-        from cloudrun.providers import load_provider
 
         return make_plan(
             self.settings,
@@ -97,7 +97,7 @@ class Client(MachineVerbs):
             market=market,
             on=self.machine(on).name if on and on != "local" else on,
             machines=self.machines(),
-            providers=lambda name: load_provider(name, self.settings),
+            providers=self.provider,
             max_hours=max_hours,
             budget_usd=budget_usd,
             disk_gb=disk_gb,

@@ -18,6 +18,7 @@ from cloudrun.store import Store
 if TYPE_CHECKING:
     from cloudrun.context import Context
     from cloudrun.doctor import Finding
+    from cloudrun.providers.base import Provider
     from cloudrun.remote.shell import Shell
 
 NO_SECRETS: Mapping[str, str] = {}
@@ -29,11 +30,19 @@ class MachineVerbs:
 
     settings: Settings
     store: Store
+    _providers: dict[str, Provider]
+
+    def provider(self, name: str) -> Provider:
+        """The account at that provider, made once: its connections are used again. Raises ProviderError."""
+        if name not in self._providers:
+            from cloudrun.providers import load_provider
+
+            self._providers[name] = load_provider(name, self.settings)
+        return self._providers[name]
 
     def context(self, *, on_event: OnEvent | None = None, secrets: Mapping[str, str] = NO_SECRETS) -> Context:
         """What the metered stages need; made anew for each walk."""
         from cloudrun.context import Context
-        from cloudrun.providers import load_provider
         from cloudrun.remote.connect import connect
 
         def shell_of(machine: Machine) -> Shell:
@@ -46,7 +55,7 @@ class MachineVerbs:
         return Context(
             settings=self.settings,
             store=self.store,
-            provider=lambda name: load_provider(name, self.settings),
+            provider=self.provider,
             connect=shell_of,
             on_event=on_event or ignore,
             secrets=secrets,
@@ -164,7 +173,6 @@ class MachineVerbs:
     ) -> tuple[Stack, tuple[Offer, ...]]:
         """Stages 2 and 3 of a launch: the stack and the offers that fit, cheapest first. Free."""
         from cloudrun.plan import plan_launch
-        from cloudrun.providers import load_provider
 
         return plan_launch(
             type=type,
@@ -174,7 +182,7 @@ class MachineVerbs:
             max_hours=max_hours,
             budget_usd=budget_usd,
             disk_gb=disk_gb,
-            providers=lambda name: load_provider(name, self.settings),
+            providers=self.provider,
         )
 
     def offers(
@@ -189,7 +197,6 @@ class MachineVerbs:
     ) -> list[Offer]:
         """What could be rented, cheapest first; an unknown price comes last, and passes no maximum."""
         from cloudrun.plan import find_offers
-        from cloudrun.providers import load_provider
 
         return find_offers(
             gpus=tuple(gpus),
@@ -198,7 +205,7 @@ class MachineVerbs:
             market=market,
             regions=tuple(regions),
             max_price_per_hour_usd=max_price_per_hour_usd,
-            providers=lambda name: load_provider(name, self.settings),
+            providers=self.provider,
         )
 
     def machines(self, *, all: bool = False) -> list[Machine]:

@@ -128,13 +128,14 @@ def launch(ctx: Context, run: Run, attempt: Attempt) -> tuple[Machine, Shell]:
     """6. A machine that answers: the one that was named, or one launched for this attempt."""
     with ctx.stage(Stage.LAUNCH, run, attempt.number):
         machine = ctx.store.get_machine(attempt.machine)
+        repeat = machine is not None
         if machine is None and run.on:
             raise MachineError(f"no machine {run.on} is known any more", hint="cloudrun machines list --all")
         if machine is None:
             machine = rent.placeholder(_spec(ctx, run, attempt))
             ctx.store.add_machine(machine)
         if not machine.id and not machine.state.gone:
-            machine = rent.launch_machine(ctx, _spec(ctx, run, attempt))
+            machine = rent.launch_machine(ctx, _spec(ctx, run, attempt), repeat=repeat)
         machine = rent.wake(ctx, machine)
         return rent.await_ready(ctx, machine, each_turn=lambda: ctx.refuse_cancelled(run))
 

@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,12 +19,23 @@ from cloudrun.errors import CloudrunError, MachineError, ProviderError, Refused
 from cloudrun.events import Note, StageEnded, StageStarted
 from cloudrun.guard import extended
 from cloudrun.locks import holding
-from cloudrun.models import Guard, LaunchOptions, LaunchSpec, Machine, MachineState, Offer, Stack, Stage
+from cloudrun.models import (
+    Guard,
+    LaunchOptions,
+    LaunchSpec,
+    Machine,
+    MachineState,
+    Market,
+    Offer,
+    Stack,
+    Stage,
+)
 from cloudrun.providers.base import Attachable, Batch, ResizableDisk, Stoppable
 from cloudrun.provision import grow_disk, provision
 from cloudrun.remote.shell import Shell
 
 GuardMaker = Callable[[Offer], Guard]
+TIDY_S = 120.0  # a machine with a GPU takes up to a minute to shut down
 MOST_AT_ONCE = 16  # machines made ready side by side: each is one ssh process
 
 
@@ -79,6 +90,8 @@ def heal(ctx: Context, machine: Machine) -> Machine:
         found = rent.find_launched(ctx, machine)
         if found.id:
             return rent.refresh(ctx, found)
+        if rent.is_fresh(ctx, machine):
+            return machine
         rent.forget_launch(ctx, machine.name)
         return replace(machine, state=MachineState.TERMINATED)
 
@@ -180,11 +193,29 @@ def terminate(ctx: Context, machines: Sequence[Machine]) -> list[Machine]:
         if len(known) < 2 or not isinstance(provider, Batch):
             ended += [rent.let_go(ctx, machine) for machine in ours]
             continue
-        provider.terminate_many(known)
+        provider.terminate_many(known)  # all are known there: they were described, or launched long ago
         pairs = zip(known, provider.describe_many(known), strict=True)
         ended += [rent.note_ended(ctx, machine, seen) for machine, seen in pairs]
         ended += [rent.let_go(ctx, machine) for machine in ours if not machine.id]
+    _tidy(ctx, ended)
     return ended
+
+
+def _tidy(ctx: Context, ended: Sequence[Machine]) -> None:
+    """With the last machine goes what all shared (security groups). A provider lets that go only when the
+    machine is off for good: that is waited for; an interrupted wait leaves it to the next time."""
+    for name in dict.fromkeys(machine.provider for machine in ended if machine.market is not Market.OWN):
+        if any(machine.provider == name for machine in ctx.store.list_machines()):
+            continue
+        last = next(machine for machine in reversed(ended) if machine.provider == name)
+        provider = ctx.provider(name)
+        give_up_at = time.monotonic() + TIDY_S
+        while dict(provider.describe(last).detail).get("state") == "shutting-down":
+            if time.monotonic() > give_up_at:
+                break
+            time.sleep(rent.first_wait_s(ctx, last))
+        with suppress(ProviderError):
+            provider.terminate(last)
 
 
 def refresh_all(ctx: Context, machines: Sequence[Machine]) -> list[Machine]:
@@ -230,9 +261,12 @@ def _numbered(spec: LaunchSpec, number: int, *, batch: bool) -> LaunchSpec:
 def _make_ready(ctx: Context, machines: Sequence[Machine], stack: Stack) -> list[Machine]:
     """Wait for all and provision all, side by side; the first failure counts."""
     with _timed(ctx, Stage.LAUNCH):
-        machines = _await_running(ctx, machines) if len(machines) > 1 else machines
+        several = len(machines) > 1
+        machines = _await_running(ctx, machines) if several else machines
         with ThreadPoolExecutor(max_workers=min(MOST_AT_ONCE, len(machines))) as pool:
-            ready = list(pool.map(lambda machine: rent.await_ready(ctx, machine), machines))
+            ready = list(
+                pool.map(lambda machine: rent.await_ready(ctx, machine, just_seen=several), machines)
+            )
     with _timed(ctx, Stage.PROVISION), ThreadPoolExecutor(min(MOST_AT_ONCE, len(ready))) as pool:
         return list(pool.map(lambda pair: _provision(ctx, pair[0], pair[1], stack), ready))
 

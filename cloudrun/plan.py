@@ -18,7 +18,7 @@ from cloudrun import catalog
 from cloudrun.attempts import NO_OPTIONS, disk_gb_of, hourly_usd, offer_of
 from cloudrun.bundle import refuse_secrets, scan
 from cloudrun.config import Settings
-from cloudrun.errors import ProviderError, Refused
+from cloudrun.errors import ProviderError, Quota, Refused
 from cloudrun.jobs import DEFAULT_STACKS, find_preset, find_shared, load_job
 from cloudrun.models import (
     Bundle,
@@ -167,7 +167,8 @@ def find_offers(
     wanted = [offer for offer in found if type or _has_gpu(offer, gpus)]
     if max_price_per_hour_usd is not None:
         wanted = [each for each in wanted if _within(each.price_per_hour_usd, max_price_per_hour_usd)]
-    return [offer for offer in rank(wanted, need, ()) if offer.fits or type]
+    named = bool(type or gpus)  # what was asked for by name is shown also where it does not fit
+    return [offer for offer in rank(wanted, need, ()) if offer.fits or named]
 
 
 def _within(price: Decimal | None, most: Decimal) -> bool:
@@ -282,6 +283,8 @@ def _choose(
         raise Refused("nobody offers that there", hint="cloudrun offers lists types and regions")
     fitting = [offer for offer in ranked if offer.fits]
     if not fitting:
+        if all("quota" in offer.why_not for offer in ranked):
+            raise Quota(ranked[0].why_not, hint="ask for more of it there, or name another --region or type")
         reasons = dict.fromkeys(f"{offer.type} does not fit: {offer.why_not}" for offer in ranked)
         raise Refused("; ".join(list(reasons)[:3]), hint=_fix(ranked[0], need, stacks))
     affordable = [offer for offer in fitting if spending.affords(offer)]

@@ -7,28 +7,38 @@ can always ask the provider for the token again.
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import TypeVar
 
 from cloudrun import charging
+from cloudrun.capacity import REFUSALS
 from cloudrun.context import Context, now
 from cloudrun.errors import (
     BootFailed,
     ConnectFailed,
+    ConnectionLost,
+    Credentials,
     HostKeyMismatch,
     MachineError,
     Preempted,
     ProviderError,
 )
+from cloudrun.events import Note
 from cloudrun.models import Guard, LaunchSpec, Machine, MachineState, Market
 from cloudrun.providers.base import Batch, Firewalled, SelfRelease, Stoppable
 from cloudrun.remote.hostkey import rotate_host_key
 from cloudrun.remote.process import arm_guard
 from cloudrun.remote.shell import Shell
 
+Answer = TypeVar("Answer")
+
 SEEN = ("state", "address", "ended_at", "detail")  # what a provider tells anew each time
+FRESH_POLLS = 4  # a minute: EC2 shows a new machine to other calls within seconds, without a promise
+LINE_WAITS_S = (1.0, 4.0)
 KNOCK_S, MOST_KNOCK_S = 0.05, 1.0  # between two tries to get a shell
 SILENT_S = 5.0  # a refused connection comes back sooner; a firewall says nothing
 BOOT_TIMEOUT_S = 900.0  # a p2 with a DLAMI takes minutes; past this something is wrong
@@ -61,14 +71,19 @@ def placeholder(spec: LaunchSpec) -> Machine:
     )
 
 
-def launch_machine(ctx: Context, spec: LaunchSpec) -> Machine:
-    """Ask the provider and store its answer. The row and the charge stand already; a refusal voids both."""
+def launch_machine(ctx: Context, spec: LaunchSpec, *, repeat: bool = False) -> Machine:
+    """Ask the provider and store its answer. The row and the charge stand already; a refusal voids both.
+
+    repeat: an earlier process may have asked. Then only a refusal of the machine itself is the last word:
+    missing credentials, say, tell nothing about what that process got.
+    """
     provider = ctx.provider(spec.offer.provider)
     try:
         image = provider.find_image(spec.stack, spec.offer.region)
-        machine = provider.launch(replace(spec, image=image))
-    except ProviderError:
-        forget_launch(ctx, spec.name)
+        machine = _insist(ctx, lambda: provider.launch(replace(spec, image=image)))
+    except ProviderError as error:
+        if not repeat or isinstance(error, REFUSALS):
+            forget_launch(ctx, spec.name)
         raise
     return _note_launched(ctx, machine)
 
@@ -79,7 +94,7 @@ def launch_machines(ctx: Context, spec: LaunchSpec, names: Sequence[str]) -> lis
     assert isinstance(provider, Batch)  # noqa: S101  # the caller asked
     try:
         image = provider.find_image(spec.stack, spec.offer.region)
-        machines = provider.launch_many(replace(spec, image=image), len(names))
+        machines = _insist(ctx, lambda: provider.launch_many(replace(spec, image=image), len(names)))
     except ProviderError:
         for name in names:
             forget_launch(ctx, name)
@@ -90,6 +105,7 @@ def launch_machines(ctx: Context, spec: LaunchSpec, names: Sequence[str]) -> lis
 def forget_launch(ctx: Context, name: str) -> None:
     """The provider never gave the machine: it costs nothing and is no more. Idempotent."""
     charging.void_launch(ctx, name)
+    shutil.rmtree(ctx.settings.keys_dir / name, ignore_errors=True)
     if ctx.store.get_machine(name) is not None:
         ctx.store.update_machine(name, state=MachineState.TERMINATED, ended_at=now())
 
@@ -112,10 +128,15 @@ def note_seen(ctx: Context, machine: Machine, seen: Machine) -> Machine:
 
 
 def await_ready(
-    ctx: Context, machine: Machine, *, each_turn: Callable[[], None] = lambda: None
+    ctx: Context,
+    machine: Machine,
+    *,
+    each_turn: Callable[[], None] = lambda: None,
+    just_seen: bool = False,
 ) -> tuple[Machine, Shell]:
     """Wait (blocking) until the machine runs and its shell answers; `each_turn` may raise to end the wait.
 
+    just_seen: `machine` is what its provider said a moment ago, and need not say again.
     Raises BootFailed after BOOT_TIMEOUT_S, Preempted, or MachineError when it ended meanwhile.
     """
     give_up_at = time.monotonic() + BOOT_TIMEOUT_S
@@ -123,9 +144,12 @@ def await_ready(
     ask_at = 0.0
     while True:
         each_turn()
-        if time.monotonic() >= ask_at:  # a running machine is asked for its shell often, its provider seldom
+        if (
+            time.monotonic() >= ask_at and not just_seen
+        ):  # a running machine is asked for its shell often, its provider seldom
             machine = refresh(ctx, machine)
             refuse_ended(machine)
+        just_seen = False
         if machine.state is MachineState.RUNNING and machine.address is not None:
             if ask_at == 0:
                 wait_s, ask_at = KNOCK_S, time.monotonic() + ctx.settings.poll_s
@@ -244,14 +268,30 @@ def is_paused(machine: Machine) -> bool:
 
 def let_go(ctx: Context, machine: Machine) -> Machine:
     """Terminate at the provider, then close what it cost at the provider's own stop time. Idempotent."""
-    if not machine.id:
+    while not machine.id:
         machine = find_launched(ctx, machine)
-    if not machine.id:
-        forget_launch(ctx, machine.name)
-        return replace(machine, state=MachineState.TERMINATED)
+        if not machine.id and not is_fresh(ctx, machine):
+            forget_launch(ctx, machine.name)
+            return replace(machine, state=MachineState.TERMINATED)
+        if not machine.id:
+            time.sleep(KNOCK_S)
     provider = ctx.provider(machine.provider)
-    provider.terminate(machine)
+    terminate(ctx, machine)
     return note_ended(ctx, machine, provider.describe(machine))
+
+
+def terminate(ctx: Context, machine: Machine) -> None:
+    """At the provider; again where it does not know a machine yet that it gave us a moment ago."""
+    provider = ctx.provider(machine.provider)
+    while True:
+        try:
+            return provider.terminate(machine)
+        except Credentials:
+            raise
+        except ProviderError:
+            if not is_fresh(ctx, machine):
+                raise
+            time.sleep(KNOCK_S)
 
 
 def note_ended(ctx: Context, machine: Machine, seen: Machine) -> Machine:
@@ -280,6 +320,25 @@ def find_launched(ctx: Context, machine: Machine) -> Machine:
         if (seen.token, seen.name) == (machine.token, machine.name) and not seen.state.gone:
             return _note_launched(ctx, seen)
     return machine
+
+
+def is_fresh(ctx: Context, machine: Machine) -> bool:
+    """Whether its launch is so young that its provider may not show it yet: it must not be written off."""
+    if machine.market is Market.OWN or machine.launched_at is None:
+        return False
+    return (now() - machine.launched_at).total_seconds() < FRESH_POLLS * ctx.settings.poll_s
+
+
+def _insist(ctx: Context, ask: Callable[[], Answer]) -> Answer:
+    """Ask again when the line broke: the same token gets the same machines, whether the first call came
+    through or not."""
+    for wait_s in LINE_WAITS_S:
+        try:
+            return ask()
+        except ConnectionLost as loss:
+            ctx.on_event(Note(f"{loss.message}; asking again"))
+            time.sleep(min(wait_s, ctx.settings.poll_s))
+    return ask()
 
 
 def _note_launched(ctx: Context, machine: Machine) -> Machine:

@@ -47,6 +47,7 @@ CHUNK = struct.Struct("!I")
 BLOCK = 256 * 1024  # one read or write of bulk data
 SMALL = 1024 * 1024  # contents up to here are handled in one piece
 HEARTBEAT_S = 5.0  # a third of the silence that the client takes for death
+TIME_TO_BE_TOLD_S = 600.0  # home waits for a machine that starts no longer than 15 minutes
 LOOK_S = 0.5  # how often follow looks at metrics and at the runner
 NOTICE_POLL_S = 2.0  # a notice must be with the job within 5 s
 NOTICE_GRACE_S = 5.0  # at least, between SIGTERM and SIGKILL, however late the notice was seen
@@ -1052,12 +1053,22 @@ def boot(policy, _):
     each(keys, note_cut)  # before the guard, which leaves runners behind
     known = load_guard()
     if known and (known.get("payload") == policy or known["policy"]["issued_at"] > policy["issued_at"]):
-        save_json(path_of("guard.json"), dict(known, payload=policy, armed=CLOCK.stamp()))
+        kept = with_time_to_be_told(known)
+        save_json(path_of("guard.json"), dict(known, policy=kept, payload=policy, armed=CLOCK.stamp()))
         leave_guard()
     else:
         arm(policy, None)
     move_in()
     each(keys, revive)
+
+
+def with_time_to_be_told(known):
+    """The policy to go on with after a start. One whose deadline has passed would end the machine at once, also
+    when its owner has just started it: home gets some minutes to set another."""
+    policy, now = known["policy"], home_time(known)
+    if policy.get("deadline_at") is None or policy["deadline_at"] > now:
+        return policy
+    return dict(policy, deadline_at=now + TIME_TO_BE_TOLD_S)
 
 
 def each(keys, act):

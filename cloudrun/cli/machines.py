@@ -160,10 +160,10 @@ def terminate(names: tuple[str, ...], every: bool, dry_run: bool, yes: bool, as_
 @yes_option
 @json_option
 def resize_disk(name: str, disk_gb: int, dry_run: bool, yes: bool, as_json: bool) -> None:
-    """Make a machine's disk bigger, and its file system with it.
+    """Make a machine's disk bigger.
 
-    It goes on running where its provider can do that. A disk cannot be made smaller, and the bigger
-    one is billed until the machine is terminated.
+    Its file system grows with it, while it runs where its provider can do that. A disk cannot be
+    made smaller, and the bigger one is billed until the machine is terminated.
     """
     client = open_client()
     machine = client.machine(name)

@@ -35,7 +35,7 @@ sim = LazyGroup(
         "Commands": (
             Entry("up", "cloudrun.cli.sim:up", "Begin a rehearsal cloud."),
             Entry("env", "cloudrun.cli.sim:env", "Print what makes a shell use it."),
-            Entry("status", "cloudrun.cli.sim:status", "Show what runs there."),
+            Entry("status", "cloudrun.cli.sim:status", "Show what runs there, as the cloud itself knows it."),
             Entry("preempt", "cloudrun.cli.sim:preempt", "Take a spot machine, as its provider would."),
             Entry("drill", "cloudrun.cli.drill:drill", "Play a mishap through and tell what was saved."),
             Entry("down", "cloudrun.cli.sim:down", "End the rehearsal cloud and all its machines."),

@@ -1,4 +1,4 @@
-"""The process that is the rehearsal cloud, `python -m cloudrun.sim FOLDER PORT`, begun and ended from others."""
+"""The process that is the rehearsal cloud: `python -m cloudrun.sim FOLDER PORT`."""
 
 from __future__ import annotations
 

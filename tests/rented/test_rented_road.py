@@ -148,7 +148,9 @@ def test_a_one_time_spot_machine_cannot_be_stopped(client: Client) -> None:
 
 
 def test_the_deadline_ends_a_machine_that_nobody_looks_after(client: Client, cloud: RentedCloud) -> None:
-    machine = client.launch(type=TYPE, market=Market.SPOT, stack="none", max_hours=25 / 3600, options=ONE_TIME)
+    machine = client.launch(
+        type=TYPE, market=Market.SPOT, stack="none", max_hours=25 / 3600, options=ONE_TIME
+    )
     wait_for(lambda: cloud.state(machine.id) == "terminated")
     assert client.machines() == []
     assert client.store.list_charges(open_only=True) == []
