@@ -317,13 +317,13 @@ class Study:
             say(f"resumed  in training {self.place + 1} of {len(self.cells)}, epoch {self.epoch + 1}")
 
     def finish(self) -> None:
-        """table.md, table.csv, curve.png and summary.json."""
+        """table.md, table.csv, curves.png and summary.json."""
         out = self.folders.outputs
         if not self.saved:  # else the checkpoint was of a finished run, and nothing was trained
             self.save()
         curves = results.read([out])
         table.write(out, curves)
-        figure.draw(out / "curve.png", curves)
+        figure.draw(out / "curves.png", curves)
         seconds = sum(line["timing"]["seconds"] for line in self.metrics.history)
         metrics.write_json(out / "summary.json", {
             **self.about(), "curves": [curve.summary() for curve in curves],

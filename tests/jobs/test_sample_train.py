@@ -26,7 +26,7 @@ def test_smoke_preset_and_its_resume(start_job: StartJob, run_job: RunJob, tmp_p
     outputs = tmp_path / "whole"
     assert (outputs / "table.md").read_text() in said
     assert "drawn digits, NOT MNIST (480 training, 480 test images)" in said
-    content = (outputs / "curve.png").read_bytes()
+    content = (outputs / "curves.png").read_bytes()
     assert content[:8] == b"\x89PNG\r\n\x1a\n"
     assert struct.unpack(">2I", content[16:24]) > (1000, 400)
     lines = metric_lines(outputs)
