@@ -68,7 +68,7 @@ def _panel(plt: Any, axis: Any, cells: list[CellResult], measure: str) -> None:
     else:
         axis.set_yscale("log")
         axis.yaxis.set_major_formatter("{x:g}")
-        axis.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
+        axis.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "235" else "")
         axis.tick_params(axis="y", which="minor", labelsize=8)
 
 
