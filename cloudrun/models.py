@@ -240,7 +240,8 @@ class LaunchSpec:
 class SshAddress:
     """How to reach a machine: everything a shell needs and nothing else.
 
-    host_key is one line as in an OpenSSH public key file, "" while it is not yet known.
+    host_key is one line as in an OpenSSH public key file, two while it is being replaced, "" while it is
+    not yet known.
     """
 
     host: str

@@ -25,13 +25,13 @@ from pathlib import Path
 from cloudrun.config import Settings
 from cloudrun.errors import NotFound, NotOffered, ProviderError
 from cloudrun.guard import policy
-from cloudrun.keys import make_key
+from cloudrun.keys import make_key, save_text
 from cloudrun.models import Guard, LaunchSpec, Machine, MachineState, Market, Offer, SshAddress, Stack
 from cloudrun.providers import hardware
 from cloudrun.providers.base import Need
 from cloudrun.server.boot import arm_guard, pick_host, start_server
 from cloudrun.server.environment import machine_environment
-from cloudrun.server.folder import MachineFolder, MachineRecord, ServerRecord, save_text
+from cloudrun.server.folder import MachineFolder, MachineRecord, ServerRecord
 from cloudrun.server.release import switch_off
 
 REGION = "here"

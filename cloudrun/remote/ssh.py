@@ -83,7 +83,7 @@ class FabricShell:
 
     def close(self) -> None:
         with self._lock:
-            for connection in self._connections:
+            for connection in filter(None, self._connections):  # None: it could not be opened
                 connection.close()
             self._connections = []
 
@@ -123,6 +123,15 @@ class FabricShell:
             return connection
 
     def _connect(self) -> Any:
+        """paramiko heeds one key of a kind; known_hosts has two while the host key is being replaced."""
+        *others, last = self._known_hosts.read_text().splitlines()
+        for line in others:
+            with suppress(HostKeyMismatch):
+                return self._connect_to(line)
+        return self._connect_to(last)
+
+    def _connect_to(self, known_host: str) -> Any:
+        """A connection to a host that proves itself by the key of that line of known_hosts."""
         address = self.address
         if not address.key_path.is_file():
             raise ConnectFailed(
@@ -143,7 +152,9 @@ class FabricShell:
                 "auth_timeout": CONNECT_TIMEOUT_S,
             },
         )
-        connection.client.load_host_keys(str(self._known_hosts))
+        entry = paramiko.hostkeys.HostKeyEntry.from_line(known_host)
+        if entry is not None:  # else none is known, and none is accepted
+            connection.client.get_host_keys().add(entry.hostnames[0], entry.key.get_name(), entry.key)
         connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
         try:
             connection.open()

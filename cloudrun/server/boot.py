@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from cloudrun.errors import BootFailed
-from cloudrun.server.folder import FALLBACK_HOST, MachineFolder, save_text
+from cloudrun.keys import save_text
+from cloudrun.server.folder import FALLBACK_HOST, MachineFolder
 
 BOOT_TIMEOUT_S = 60.0  # a start takes half a second; a computer under heavy load gets this long
 LOG_TAIL_BYTES = 2000

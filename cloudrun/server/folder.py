@@ -17,14 +17,13 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
-import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from cloudrun.keys import save_text
 from cloudrun.server import processes
 
 FALLBACK_HOST = "127.0.0.1"  # where a system has no other loopback address
@@ -102,16 +101,6 @@ class MachineFolder:
     def host_key_line(self) -> str:
         """The public host key as one line "type base64"."""
         return " ".join(self.host_key.with_suffix(".pub").read_text().split()[:2])
-
-
-def save_text(path: Path, text: str, *, mode: int = 0o600) -> None:
-    """Replace a file whole and durably: after a crash it is the old one or the new one."""
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
 
 
 _Record = TypeVar("_Record", MachineRecord, ServerRecord)

@@ -23,11 +23,11 @@ from pathlib import Path
 
 import cloudrun
 from cloudrun.errors import BootFailed
-from cloudrun.keys import make_keys
+from cloudrun.keys import make_keys, save_text
 from cloudrun.server import processes
 from cloudrun.server.boot import start_server
 from cloudrun.server.environment import machine_environment
-from cloudrun.server.folder import MachineFolder, MachineRecord, ServerRecord, save_text
+from cloudrun.server.folder import MachineFolder, MachineRecord, ServerRecord
 from cloudrun.sim import programs
 from cloudrun.sim.cloudconfig import parse
 from cloudrun.sim.homeboot import HomePlan

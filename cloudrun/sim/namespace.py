@@ -27,8 +27,8 @@ from pathlib import Path
 
 import cloudrun
 from cloudrun.errors import BootFailed
+from cloudrun.keys import save_text
 from cloudrun.server import processes
-from cloudrun.server.folder import save_text
 from cloudrun.sim import disk, rootfs
 from cloudrun.sim.accounts import SYSTEM_PATH
 from cloudrun.sim.cloudconfig import parse

@@ -24,7 +24,7 @@ from cloudrun.remote.connect import connect
 from cloudrun.remote.hostkey import rotate_host_key, scan_host_key
 from cloudrun.remote.shell import Shell
 
-SHELLS = ("openssh",)
+SHELLS = ("openssh", "paramiko")
 
 
 class HoldingServer(OpenSshServer):
