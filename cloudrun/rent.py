@@ -272,6 +272,8 @@ def is_paused(machine: Machine) -> bool:
 
 def let_go(ctx: Context, machine: Machine) -> Machine:
     """Terminate at the provider, then close what it cost at the provider's own stop time. Idempotent."""
+    if not machine.id and machine.state.gone:
+        return machine  # it was refused
     while not machine.id:
         machine = find_launched(ctx, machine)
         if not machine.id and not is_fresh(ctx, machine):

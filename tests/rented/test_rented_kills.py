@@ -13,8 +13,9 @@ import pytest
 from rented_help import DRILL
 
 from cloudrun.client import Client
-from cloudrun.config import load_settings
-from cloudrun.models import Machine
+from cloudrun.config import Settings, load_settings
+from cloudrun.errors import Credentials
+from cloudrun.models import Machine, Market, RunState
 from cloudrun.providers import load_provider
 from cloudrun.providers.base import Leftovers
 from cloudrun.sim.aws import AwsDouble, Delays
@@ -87,3 +88,21 @@ def test_after_killed_launches_every_machine_is_known_and_none_is_charged_that_n
     assert [
         name for name in kept if not name.startswith(".")
     ] == []  # of several at once: kept for some minutes
+
+
+def test_without_credentials_nothing_stays_open(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    client = Client(Settings(home=tmp_path / "home"))
+    plan = client.plan(DRILL, type="p2.xlarge", market=Market.SPOT)
+    with pytest.raises(Credentials, match="no AWS credentials"):
+        client.submit(plan)
+    (run,) = client.runs()
+    assert run.state is RunState.FAILED
+    with pytest.raises(Credentials):
+        client.launch(type="p2.xlarge", market=Market.SPOT)
+    assert client.store.list_charges(open_only=True) == []
+    assert client.machines() == []
