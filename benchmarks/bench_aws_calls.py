@@ -81,7 +81,7 @@ def account(double: AwsDouble, folder: Path) -> Settings:
 
 
 def measure(report: Report, double: AwsDouble, client: Client, count: int) -> None:
-    end(client, launch(client, 1))  # prepares the account
+    keeper = launch(client, 1)  # prepares the account, and keeps it so: its group goes with the last machine
     counted(double)
     for market, words in ((Market.ON_DEMAND, ""), (Market.SPOT, ", spot")):
         one = launch(client, 1, market)
@@ -94,6 +94,7 @@ def measure(report: Report, double: AwsDouble, client: Client, count: int) -> No
         note(report, f"list {count}{words}", counted(double))
         end(client, many)
         note(report, f"terminate {count}{words}", counted(double))
+    end(client, keeper)
 
 
 def launch(client: Client, count: int, market: Market = Market.ON_DEMAND) -> list[Machine]:

@@ -44,6 +44,7 @@ from cloudrun.models import (
     Charge,
     LaunchSpec,
     Machine,
+    Market,
     Offer,
     Outcome,
     Plan,
@@ -136,7 +137,8 @@ def launch(ctx: Context, run: Run, attempt: Attempt) -> tuple[Machine, Shell]:
             ctx.store.add_machine(machine)
         if not machine.id and not machine.state.gone:
             machine = rent.launch_machine(ctx, _spec(ctx, run, attempt), repeat=repeat)
-        machine = rent.wake(ctx, machine)
+        if machine.market is Market.OWN:
+            machine = rent.wake(ctx, machine)
         return rent.await_ready(ctx, machine, each_turn=lambda: ctx.refuse_cancelled(run))
 
 

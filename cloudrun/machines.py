@@ -275,12 +275,12 @@ def _await_running(ctx: Context, machines: Sequence[Machine]) -> list[Machine]:
     """Until none is pending any more, with one question a turn for all of them."""
     wait_s = rent.first_wait_s(ctx, machines[0])
     while True:
+        time.sleep(wait_s)  # they were asked for a moment ago
         machines = refresh_all(ctx, machines)
         for machine in machines:
             rent.refuse_ended(machine)
         if all(machine.state is not MachineState.PENDING for machine in machines):
             return list(machines)
-        time.sleep(wait_s)
         wait_s = min(wait_s * 1.5, ctx.settings.poll_s)
 
 

@@ -28,6 +28,7 @@ from cloudrun.errors import (
     ProviderError,
 )
 from cloudrun.events import Note
+from cloudrun.keys import host_key_lines
 from cloudrun.models import Guard, LaunchSpec, Machine, MachineState, Market
 from cloudrun.providers.base import Batch, Firewalled, SelfRelease, Stoppable
 from cloudrun.remote.hostkey import rotate_host_key
@@ -141,6 +142,7 @@ def await_ready(
     """
     give_up_at = time.monotonic() + BOOT_TIMEOUT_S
     wait_s = first_wait_s(ctx, machine)
+    just_seen = just_seen or (machine.state is MachineState.PENDING and machine.market is not Market.OWN)
     ask_at = 0.0
     while True:
         each_turn()
@@ -227,7 +229,8 @@ def secure(ctx: Context, machine: Machine, shell: Shell) -> Machine:
     except MachineError as error:  # the old key still opens it, and nobody else's does
         ctx.on_event(Note(f"{machine.name} keeps the host key that it booted with: {error.message}"))
         return machine
-    return refresh(ctx, machine)
+    address = machine.address and replace(machine.address, host_key=host_key_lines(folder))
+    return ctx.store.update_machine(machine.name, address=address)
 
 
 def wake(ctx: Context, machine: Machine) -> Machine:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -24,6 +25,7 @@ ON_DEMAND_AGE = timedelta(days=1)
 SPOT_AGE = timedelta(minutes=5)
 ZONES_AGE = timedelta(days=1)
 SCORES_AGE = timedelta(hours=1)  # AWS bounds how many different questions it takes in a day
+RECENT = timedelta(seconds=5)  # machines that end together are billed by one answer
 LINUX = ("Linux/UNIX", "Linux/UNIX (Amazon VPC)")  # the second in accounts from before 2013-12
 
 # Attributes of the one product that is a plain Linux machine of a type.
@@ -95,6 +97,15 @@ def placement_scores(session: Session, type: str, regions: Sequence[str]) -> dic
     return {zone: int(by_id[zone_id]) for zone, zone_id in ids.items() if zone_id in by_id}
 
 
+@dataclass(frozen=True, slots=True)
+class ZonePrices:
+    """What a type cost in a zone between two times: (from when, USD an hour), in order."""
+
+    since: datetime
+    until: datetime
+    changes: list[tuple[datetime, Decimal]]
+
+
 def spot_prices(
     session: Session, machine: Machine, since: datetime, until: datetime
 ) -> list[tuple[datetime, Decimal]]:
@@ -102,15 +113,27 @@ def spot_prices(
     still knows it (90 days). Empty for a machine that is not spot, and where the account may not ask."""
     if machine.market is not Market.SPOT or not machine.zone:
         return []
-    wanted = {"instance-type": [machine.type], "availability-zone": [machine.zone]}
-    try:
-        with mapped(region=machine.region, type=machine.type, what="spot prices of"):
-            rows = list(_history(session, machine.region, wanted, since=since, until=until))
-    except Credentials:
-        return []
-    changes = sorted((row["Timestamp"], price) for row in rows if (price := _price(row["SpotPrice"])))
+    place = machine.region, machine.zone, machine.type
+    recent = session.recent_prices.get(place)
+    if recent is None or recent.since > since or recent.until < until - RECENT:
+        try:
+            recent = _zone_history(session, *place, since=since - RECENT, until=until)
+        except Credentials:
+            return []
+        session.recent_prices[place] = recent
+    changes = recent.changes
     before = [change for change in changes if change[0] <= since][-1:]
     return before + [change for change in changes if since < change[0] <= until]
+
+
+def _zone_history(
+    session: Session, region: str, zone: str, type: str, *, since: datetime, until: datetime
+) -> ZonePrices:
+    wanted = {"instance-type": [type], "availability-zone": [zone]}
+    with mapped(region=region, type=type, what="spot prices of"):
+        rows = list(_history(session, region, wanted, since=since, until=until))
+    changes = sorted((row["Timestamp"], price) for row in rows if (price := _price(row["SpotPrice"])))
+    return ZonePrices(since, until, changes)
 
 
 def _zone_ids(session: Session, region: str) -> dict[str, str]:

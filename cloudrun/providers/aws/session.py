@@ -46,6 +46,7 @@ class Session:
         self._boto: Any = None
         self._clients: dict[tuple[str, str, bool], Any] = {}
         self._regions: list[str] = []
+        self.recent_prices: dict[tuple[str, str, str], Any] = {}  # by region, zone, type; see prices.py
 
     @property
     def simulated(self) -> bool:
