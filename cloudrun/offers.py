@@ -27,9 +27,8 @@ def _judge(offer: Offer, need: GpuNeed, stacks: Sequence[Stack]) -> Offer:
     why_not = offer.why_not or _hardware_why_not(offer, need)
     if not why_not and stacks and pick_stack(offer, need, stacks) is None:
         why_not = _stack_why_not(offer, need, stacks[0])
-    warning = offer.warning
-    if not warning and offer.market is not Market.OWN:
-        warning = catalog.type_warning(offer.provider, offer.type)
+    known = "" if offer.market is Market.OWN else catalog.type_warning(offer.provider, offer.type)
+    warning = offer.warning if known in offer.warning else "; ".join(filter(None, (known, offer.warning)))
     return replace(offer, fits=not why_not, why_not=why_not, warning=warning)
 
 

@@ -77,6 +77,7 @@ def list_machines(show_all: bool, as_json: bool) -> None:
         return
     if not found:
         render.say("no machines; launch one with: cloudrun launch local")
+        render.say("those that another computer launched are found with: cloudrun machines adopt")
         return
     now = datetime.now(UTC)
     rows = [machine_row(m, client.machine_cost_usd(m), _active(client, m), now) for m in found]
