@@ -140,7 +140,7 @@ def launch(count: int, program: Path, arguments: list[str]) -> int:
             **os.environ, "WORLD_SIZE": str(count), RENDEZVOUS: f"file://{folder}/meet",
             "GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", "lo"),  # all are on this machine
         }  # fmt: skip
-        command = [sys.executable, *sys.orig_argv[1 : -len(sys.argv)], str(program), *arguments]
+        command = [sys.executable, str(program), *arguments]
         processes = [
             subprocess.Popen(command, env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)})
             for rank in range(count)
