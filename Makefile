@@ -40,6 +40,8 @@ bench: $(READY)
 	$(BIN)/python benchmarks/bench_latency.py
 	$(BIN)/python benchmarks/bench_status.py
 	$(BIN)/python benchmarks/bench_sync.py
+	$(BIN)/python benchmarks/bench_aws_calls.py
+	$(BIN)/python benchmarks/bench_rented.py
 
 wheel: $(READY)
 	$(BIN)/python -m build --wheel --no-isolation
