@@ -228,6 +228,7 @@ def test_a_token_that_has_run_out_is_replaced(machine: LocalShell, imds: LittleI
     wait_for(lambda: imds.asked > 1)
     assert imds.issued == 1
     imds.tokens.clear()
+    wait_for(lambda: imds.issued == 2)  # a question that was under way may still have been answered
     imds.announce("stop")
     wait_for(lambda: state_of(machine)["state"] == "queued")
     assert (imds.issued, imds.refused) == (2, 1)
