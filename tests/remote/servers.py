@@ -52,9 +52,16 @@ class Server:
 
     def cut(self) -> None:
         """Every connection and the server itself die at once, commands too."""
-        for pid in self.everyone():
+        everyone = self.everyone()
+        for pid in everyone:
             with suppress(ProcessLookupError):  # its parent's end was its own
                 os.kill(pid, signal.SIGKILL)
+        give_up_at = time.monotonic() + 10
+        while any(
+            processes.start_mark(pid) for pid in everyone
+        ):  # a signal takes its time on a busy computer
+            assert time.monotonic() < give_up_at
+            time.sleep(0.005)
 
 
 class EmbeddedServer(Server):
