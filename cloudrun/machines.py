@@ -281,7 +281,7 @@ def _await_running(ctx: Context, machines: Sequence[Machine]) -> list[Machine]:
             rent.refuse_ended(machine)
         if all(machine.state is not MachineState.PENDING for machine in machines):
             return list(machines)
-        wait_s = min(wait_s * 1.5, ctx.settings.poll_s)
+        wait_s = min(wait_s * 2, ctx.settings.poll_s)
 
 
 def _provision(ctx: Context, machine: Machine, shell: Shell, stack: Stack) -> Machine:

@@ -166,12 +166,12 @@ def await_ready(
                 hint=f"cloudrun terminate {machine.name}, or look at it with cloudrun machines list",
             )
         time.sleep(wait_s)
-        wait_s = min(wait_s * 1.5, ctx.settings.poll_s if ask_at == 0 else MOST_KNOCK_S)
+        wait_s = min(wait_s * 2, ctx.settings.poll_s if ask_at == 0 else MOST_KNOCK_S)
 
 
 def first_wait_s(ctx: Context, machine: Machine) -> float:
     """Between the first two questions to its provider; one's own machine is there at once."""
-    return KNOCK_S if machine.market is Market.OWN else ctx.settings.poll_s / 5
+    return KNOCK_S if machine.market is Market.OWN else ctx.settings.poll_s / 3
 
 
 def knock(ctx: Context, machine: Machine) -> Shell | None:

@@ -59,7 +59,7 @@ class Server:
         give_up_at = time.monotonic() + 10
         while any(
             processes.start_mark(pid) for pid in everyone
-        ):  # a signal takes its time on a busy computer
+        ):  # signals take time
             assert time.monotonic() < give_up_at
             time.sleep(0.005)
 
