@@ -8,6 +8,7 @@ from decimal import Decimal
 
 from cloudrun import catalog
 from cloudrun.models import (
+    NO_OPTIONS,
     Attempt,
     LaunchOptions,
     Machine,
@@ -21,7 +22,6 @@ from cloudrun.models import (
 
 # NVIDIA's images take 60 to 75 GB; the course of 2017 needed 70, and its 30 GB filled at once.
 DEFAULT_DISK_GB = 100
-NO_OPTIONS = LaunchOptions()
 
 
 @dataclass(frozen=True, slots=True)

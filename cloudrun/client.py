@@ -20,11 +20,12 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING
 
-from cloudrun.client_machines import NO_OPTIONS, NO_SECRETS, MachineVerbs
+from cloudrun.client_machines import NO_SECRETS, MachineVerbs
 from cloudrun.config import Settings, load_settings
 from cloudrun.errors import CloudrunError, Refused
 from cloudrun.events import OnEvent, Progress, ignore
 from cloudrun.models import (
+    NO_OPTIONS,
     Attempt,
     BundleFile,
     LaunchOptions,

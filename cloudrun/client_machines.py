@@ -12,7 +12,7 @@ from cloudrun.config import Settings
 from cloudrun.errors import Refused
 from cloudrun.events import OnEvent, ignore
 from cloudrun.guard import IDLE_MINUTES, make_guard
-from cloudrun.models import Guard, LaunchOptions, Machine, Market, Offer, OnPreempt, Stack
+from cloudrun.models import NO_OPTIONS, Guard, LaunchOptions, Machine, Market, Offer, OnPreempt, Stack
 from cloudrun.store import Store
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from cloudrun.remote.shell import Shell
 
 NO_SECRETS: Mapping[str, str] = {}
-NO_OPTIONS = LaunchOptions()
 
 
 class MachineVerbs:

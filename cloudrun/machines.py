@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cloudrun import charging, rent
-from cloudrun.attempts import NO_OPTIONS, disk_gb_of
+from cloudrun.attempts import disk_gb_of
 from cloudrun.capacity import REFUSALS, wait_for_capacity, where
 from cloudrun.context import Context, now
 from cloudrun.errors import CloudrunError, MachineError, ProviderError, Refused
@@ -20,6 +20,7 @@ from cloudrun.events import Note, StageEnded, StageStarted
 from cloudrun.guard import extended
 from cloudrun.locks import holding
 from cloudrun.models import (
+    NO_OPTIONS,
     Guard,
     LaunchOptions,
     LaunchSpec,

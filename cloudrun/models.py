@@ -220,6 +220,9 @@ class LaunchOptions:
     fixed_address: bool = False  # a public address that stays over stop and start
 
 
+NO_OPTIONS = LaunchOptions()
+
+
 @dataclass(frozen=True, slots=True)
 class LaunchSpec:
     """All that a provider needs to launch one machine. Launching is idempotent by token."""

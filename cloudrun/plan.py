@@ -15,12 +15,13 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from cloudrun import catalog
-from cloudrun.attempts import NO_OPTIONS, disk_gb_of, hourly_usd, offer_of
+from cloudrun.attempts import disk_gb_of, hourly_usd, offer_of
 from cloudrun.bundle import refuse_secrets, scan
 from cloudrun.config import Settings
 from cloudrun.errors import ProviderError, Quota, Refused
 from cloudrun.jobs import DEFAULT_STACKS, find_preset, find_shared, load_job
 from cloudrun.models import (
+    NO_OPTIONS,
     Bundle,
     GpuNeed,
     Job,
