@@ -79,26 +79,33 @@ def launch_machine(ctx: Context, spec: LaunchSpec, *, repeat: bool = False) -> M
     missing credentials, say, tell nothing about what that process got.
     """
     provider = ctx.provider(spec.offer.provider)
-    try:
-        image = provider.find_image(spec.stack, spec.offer.region)
-        machine = _insist(ctx, lambda: provider.launch(replace(spec, image=image)))
-    except ProviderError as error:
-        if not repeat or isinstance(error, REFUSALS):
-            forget_launch(ctx, spec.name)
-        raise
-    return _note_launched(ctx, machine)
+    [machine] = _ask(ctx, spec, [spec.name], lambda whole: [provider.launch(whole)], repeat=repeat)
+    return machine
 
 
 def launch_machines(ctx: Context, spec: LaunchSpec, names: Sequence[str]) -> list[Machine]:
     """As launch_machine, for machines NAME-1 to NAME-N of one kind, whose rows stand already: one request."""
     provider = ctx.provider(spec.offer.provider)
     assert isinstance(provider, Batch)  # noqa: S101  # the caller asked
+    return _ask(ctx, spec, names, lambda whole: provider.launch_many(whole, len(names)))
+
+
+def _ask(
+    ctx: Context,
+    spec: LaunchSpec,
+    names: Sequence[str],
+    launch: Callable[[LaunchSpec], list[Machine]],
+    *,
+    repeat: bool = False,
+) -> list[Machine]:
+    """Find the image, launch, and store the answer under the names; a refusal voids their rows."""
     try:
-        image = provider.find_image(spec.stack, spec.offer.region)
-        machines = _insist(ctx, lambda: provider.launch_many(replace(spec, image=image), len(names)))
-    except ProviderError:
-        for name in names:
-            forget_launch(ctx, name)
+        image = ctx.provider(spec.offer.provider).find_image(spec.stack, spec.offer.region)
+        machines = _insist(ctx, lambda: launch(replace(spec, image=image)))
+    except ProviderError as error:
+        if not repeat or isinstance(error, REFUSALS):
+            for name in names:
+                forget_launch(ctx, name)
         raise
     return [_note_launched(ctx, machine) for machine in machines]
 
