@@ -57,9 +57,7 @@ class Server:
             with suppress(ProcessLookupError):  # its parent's end was its own
                 os.kill(pid, signal.SIGKILL)
         give_up_at = time.monotonic() + 10
-        while any(
-            processes.start_mark(pid) for pid in everyone
-        ):  # signals take time
+        while any(processes.start_mark(pid) for pid in everyone):  # signals take time
             assert time.monotonic() < give_up_at
             time.sleep(0.005)
 
