@@ -72,5 +72,5 @@ $(READY): pyproject.toml constraints.txt
 	@echo "setting up $(VENV) (the first time takes minutes: PyTorch is among the packages)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt hatchling
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-	  --no-build-isolation --editable '.[aws,local,sim,tools,dev]'
+	  --no-build-isolation --editable '.[aws,azure,local,sim,tools,dev]'
 	@touch $@

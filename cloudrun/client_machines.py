@@ -184,6 +184,12 @@ class MachineVerbs:
             providers=self.provider,
         )
 
+    def limits(self, candidates: Sequence[Offer]) -> tuple[str, ...]:
+        """What on the first of these would not end by itself, for the eye of whoever decides."""
+        from cloudrun import plan
+
+        return plan.limits(candidates, self.provider)
+
     def offers(
         self,
         *,

@@ -20,8 +20,20 @@ DEFAULT_RATES = {"USD": Decimal(1), "JPY": Decimal(110)}  # 110 JPY: the rate of
 
 LEAST_RATE, MOST_RATE = Decimal("1e-9"), Decimal("1e9")  # past these it is a slip, and sums lose their cents
 RATE_PREFIX = "CLOUDRUN_RATE_USD_"
-FILE_KEYS = ("ssh_port", "poll_s", "currency", "rates", "data_dir", "shell", "address_url")
+FILE_KEYS = (
+    "ssh_port",
+    "poll_s",
+    "currency",
+    "rates",
+    "data_dir",
+    "shell",
+    "address_url",
+    "azure_endpoint",
+    "azure_prices_url",
+)
 ADDRESS_URL = "https://checkip.amazonaws.com"  # AWS's own answer to "what is my address": plain text
+AZURE_ENDPOINT = "https://management.azure.com"
+AZURE_PRICES_URL = "https://prices.azure.com/api/retail/prices"  # open to everybody, no account needed
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +48,8 @@ class Settings:
     data_dir: Path | None = None  # datasets of this computer; None = home/data
     shell: str = ""  # "openssh" | "paramiko" | "" = openssh where `ssh` is installed
     address_url: str = ADDRESS_URL  # tells this computer's public address, which firewalls let in
+    azure_endpoint: str = AZURE_ENDPOINT  # Azure Resource Manager
+    azure_prices_url: str = AZURE_PRICES_URL
     sim: Path | None = None  # folder of the rehearsal cloud that this process talks to; None = the real ones
 
     @property
@@ -77,6 +91,8 @@ class Settings:
             "CLOUDRUN_SHELL": self.shell,
             "CLOUDRUN_DATA_DIR": str(self.data_dir or ""),
             "CLOUDRUN_ADDRESS_URL": self.address_url,
+            "CLOUDRUN_AZURE_ENDPOINT": self.azure_endpoint,
+            "CLOUDRUN_AZURE_PRICES_URL": self.azure_prices_url,
             "CLOUDRUN_SIM": str(self.sim or ""),
         }
         return {name: value for name, value in named.items() if value}
@@ -97,6 +113,8 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         data_dir=_path(sources, "data_dir"),
         shell=_choice(sources, "shell", ("", "openssh", "paramiko")),
         address_url=_text(sources, "address_url", ADDRESS_URL),
+        azure_endpoint=_text(sources, "azure_endpoint", AZURE_ENDPOINT).rstrip("/"),
+        azure_prices_url=_text(sources, "azure_prices_url", AZURE_PRICES_URL),
         sim=_absolute(environ["CLOUDRUN_SIM"], "CLOUDRUN_SIM") if environ.get("CLOUDRUN_SIM") else None,
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 
-from cloudrun import rent
+from cloudrun import machines, rent
 from cloudrun.context import Context, now
 from cloudrun.errors import CloudrunError
 from cloudrun.models import Guard, Machine, MachineState, Market
@@ -36,6 +36,8 @@ def examine(ctx: Context, machine: Machine, *, mend: bool) -> list[Finding]:
     """All findings about one machine (blocking). With `mend`, what can be mended without loss is."""
     machine = rent.refresh(ctx, machine)
     found = [_state(machine)]
+    if machine.state is MachineState.HALTED and mend:
+        found = [_mended(found[0], lambda: machines.stop(ctx, machine))]
     if machine.state is not MachineState.RUNNING:
         return found
     try:
@@ -57,6 +59,9 @@ def _state(machine: Machine) -> Finding:
         else:
             detail, hint = "stopped; its disk is billed", f"cloudrun machines start {machine.name}"
         return Finding("state", ok=True, detail=detail, hint=hint if machine.market is not Market.OWN else "")
+    if machine.state is MachineState.HALTED:
+        detail = f"switched off from inside: {machine.provider} bills it on"
+        return Finding("state", ok=False, detail=detail, hint=f"cloudrun stop {machine.name}, or --fix")
     fine = machine.state in (MachineState.RUNNING, MachineState.PENDING)
     return Finding("state", ok=fine, detail=f"{machine.provider} says {machine.state}")
 

@@ -106,7 +106,7 @@ def start(ctx: Context, machine: Machine) -> Machine:
     while dict(machine.detail).get("state") == "stopping":
         time.sleep(rent.first_wait_s(ctx, machine))
         machine = rent.refresh(ctx, machine)
-    if machine.state is MachineState.STOPPED:
+    if machine.state in (MachineState.STOPPED, MachineState.HALTED):
         at = now()
         charging.open_running(ctx, machine, at)
         machine = rent.start_again(ctx, machine)

@@ -23,10 +23,12 @@ class Market(StrEnum):
 
 
 class MachineState(StrEnum):
-    """What the provider says of a machine."""
+    """What the provider says of a machine. `halted`: switched off from inside and billed on, as Azure does
+    until somebody deallocates it; `stop` makes it a stopped one."""
 
     PENDING = "pending"
     RUNNING = "running"
+    HALTED = "halted"
     STOPPED = "stopped"
     PREEMPTED = "preempted"
     TERMINATED = "terminated"
@@ -188,6 +190,7 @@ class Offer:
     fits: bool = True
     why_not: str = ""
     warning: str = ""  # e.g. retired, with its successors
+    quoted: tuple[tuple[str, Decimal], ...] = ()  # (currency, price an hour) where the provider quotes others
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +221,9 @@ class LaunchOptions:
     max_price_per_hour_usd: Decimal | None = None  # spot only; None = at most the on-demand price
     subnet: str = ""
     fixed_address: bool = False  # a public address that stays over stop and start
+    dns_label: str = ""  # first part of the machine's DNS name, where the provider gives one
+    resource_group: str = ""  # Azure: one that exists, for accounts that may not make their own
+    disk_type: str = ""  # the provider's own name for a kind of disk, e.g. Premium_LRS
 
 
 NO_OPTIONS = LaunchOptions()

@@ -34,7 +34,7 @@ from cloudrun.models import (
     Stage,
 )
 from cloudrun.offers import pick_stack, rank
-from cloudrun.providers.base import Need, Provider
+from cloudrun.providers.base import Need, Provider, SelfRelease
 from cloudrun.stacks import NONE, load_stack
 from cloudrun.target import LOCAL, Target, find_target
 
@@ -92,7 +92,7 @@ def make_plan(
             picked, candidates = _choose(ranked, loaded.gpu, stacks, spending)
         if target.local:
             _check_data(loaded, settings)
-        warnings = _warnings(candidates, spending)
+        warnings = (*_warnings(candidates, spending), *limits(candidates, providers))
     with clock.stage(Stage.BUNDLE):
         bundle = scan(
             loaded.folder,
@@ -339,6 +339,19 @@ def _warnings(candidates: Sequence[Offer], spending: _Spending) -> tuple[str, ..
     if spending.max_hours is None and spending.budget_usd is None:
         found.append("no limit: only the idle end stops the machine; set --max-hours or --budget")
     return tuple(found)
+
+
+def limits(candidates: Sequence[Offer], providers: Providers) -> tuple[str, ...]:
+    """What will not end by itself on the first candidate, as its provider knows it."""
+    first = candidates[0] if candidates else None
+    if first is None or first.market is Market.OWN:
+        return ()
+    try:
+        provider = providers(first.provider)
+    except ProviderError:  # planned from the catalogue alone
+        return ()
+    said = provider.limits(first) if isinstance(provider, SelfRelease) else ""
+    return (said,) if said else ()
 
 
 def _bundle_warnings(bundle: Bundle) -> tuple[str, ...]:

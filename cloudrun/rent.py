@@ -269,6 +269,11 @@ def refuse_ended(machine: Machine) -> None:
         raise Preempted(f"{machine.provider} took {machine.name} back")
     if machine.state is MachineState.TERMINATED:
         raise MachineError(f"{machine.name} was terminated", hint="cloudrun machines list --all")
+    if machine.state is MachineState.HALTED:
+        raise MachineError(
+            f"{machine.name} was switched off from inside and is billed on",
+            hint=f"cloudrun stop {machine.name} ends that; machines start {machine.name} brings it back",
+        )
     if machine.state is MachineState.STOPPED and not is_paused(machine):
         raise MachineError(
             f"{machine.name} is stopped", hint=f"cloudrun machines start {machine.name}, then try again"

@@ -29,7 +29,8 @@ LAYERS = (
     "follow carry rent charging capacity attempts context",
     "provision remote.transfer remote.process remote.agentlink",
     "target jobs stacks offers bundle outputs ledger billing store runfiles",
-    "store_file store_rows store_schema manifest ignore leaks hashing tomlfile catalog providers.aws sim",
+    "store_file store_rows store_schema manifest ignore leaks hashing tomlfile catalog"
+    " providers.aws providers.azure sim",
     "providers",
     "server remote",
     "guard records names words locks curves epochs notebook arithmetic keys payload",
@@ -58,9 +59,11 @@ HOMES = {
     "nbformat": ("cloudrun.notebook",),
     "numpy": (),
     "paramiko": ("cloudrun.remote.ssh", "cloudrun.remote.hostkey"),
+    "jsonschema": ("cloudrun.sim",),
     "pydantic": ("cloudrun.jobs", "cloudrun.stacks"),
     "rich": ("cloudrun.cli",),
     "torch": (),
+    "trustme": ("cloudrun.sim",),
     "yaml": ("cloudrun.sim",),
 }
 NEVER_AT_START = sorted({*HOMES} - {"click"})

@@ -67,7 +67,8 @@ def launch(type: str, count: int, dry_run: bool, yes: bool, as_json: bool, **giv
     asked = take_rent_options(given)
     named = {name: asked[name] for name in PLANNED}
     stack, candidates = client.plan_launch(type=type, **named)
-    for line in _plan_lines(stack, candidates[0], asked, count):
+    shown = _plan_lines(stack, candidates[0], asked, count)
+    for line in [*shown, *(field("warning", each) for each in client.limits(candidates))]:
         (render.data if dry_run else render.say)(line)
     if dry_run:
         render.say("dry run: nothing was spent")

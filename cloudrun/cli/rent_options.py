@@ -11,10 +11,11 @@ from cloudrun.models import LaunchOptions, OnPreempt
 
 
 def rent_options(command: Command) -> Command:
-    """--region, --disk-gb, --max-price, --on-preempt, --subnet, --fixed-address and --retry-until-up."""
+    """Where it shall be, its disk and address, what a spot machine may cost and what becomes of it."""
     options = (
         region_option,
         click.option("--disk-gb", type=click.IntRange(1), default=None, help="Size of its disk (100)."),
+        click.option("--disk-type", default="", metavar="KIND", help="Its kind, as the provider names it."),
         click.option(
             "--max-price",
             callback=to_usd,
@@ -28,6 +29,10 @@ def rent_options(command: Command) -> Command:
         ),
         click.option("--subnet", default="", metavar="ID", help="Network to put it in; else the default."),
         click.option("--fixed-address", is_flag=True, help="An address that stays over stop and start."),
+        click.option("--dns-label", default="", metavar="LABEL", help="Azure: a name for its address."),
+        click.option(
+            "--resource-group", default="", metavar="NAME", help="Azure: put it in one that exists."
+        ),
         click.option("--retry-until-up", is_flag=True, help="When nobody has one, ask until one has."),
     )
     for option in reversed(options):
@@ -44,5 +49,8 @@ def take_rent_options(asked: dict[str, Any]) -> dict[str, Any]:
         max_price_per_hour_usd=rest.pop("max_price"),
         subnet=rest.pop("subnet"),
         fixed_address=rest.pop("fixed_address"),
+        dns_label=rest.pop("dns_label"),
+        resource_group=rest.pop("resource_group"),
+        disk_type=rest.pop("disk_type"),
     )
     return {**rest, "disk_gb": rest["disk_gb"] or 0, "options": options}

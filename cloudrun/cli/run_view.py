@@ -27,6 +27,7 @@ from cloudrun.cli.text import (
 from cloudrun.cli.watch import stage_line
 from cloudrun.models import Attempt, BundleFile, Machine, MachineState, Run, RunState, Stage
 
+UP = (MachineState.PENDING, MachineState.RUNNING, MachineState.HALTED)  # all of them are billed
 RUN_COLUMNS = (
     Column("RUN", 0),
     Column("JOB", 2, least=9),
@@ -61,7 +62,7 @@ def run_row(run: Run, now: datetime) -> tuple[str, ...]:
 
 def machines_line(machines: Sequence[Machine], now: datetime) -> str:
     """`2 machines up, 0.90 USD an hour; p2 ends at 21:15 (in 3 h); bench ends after 30 idle minutes`"""
-    up = [machine for machine in machines if machine.state in (MachineState.PENDING, MachineState.RUNNING)]
+    up = [machine for machine in machines if machine.state in UP]
     off = sum(machine.state is MachineState.STOPPED for machine in machines)
     if not up:
         return "no machine is up" + (f"; {plural(off, 'machine')} stopped" if off else "")

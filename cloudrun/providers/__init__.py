@@ -16,6 +16,7 @@ PROVIDERS: dict[str, str] = {
     "local": "cloudrun.providers.local:LocalProvider",
     "attached": "cloudrun.providers.attached:AttachedProvider",
     "aws": "cloudrun.providers.aws:AwsProvider",
+    "azure": "cloudrun.providers.azure:AzureProvider",
 }
 
 

@@ -23,6 +23,7 @@ class Need:
     type: str = ""
     market: Market | None = None
     regions: tuple[str, ...] = ()
+    currency: str = ""  # quote prices in this one too, where the provider can
 
 
 class Provider(Protocol):
@@ -83,6 +84,11 @@ class SelfRelease(Protocol):
     def notices(self, machine: Machine) -> str:
         """The metadata service that announces a preemption to the machine, by the agent's name for it
         ("aws"); "" where there is none."""
+        ...
+
+    def limits(self, offer: Offer) -> str:
+        """What on such a machine does not end by itself, in one line for the plan; "" where all does.
+        May ask the account what it may do (kept for a while). Raises nothing: what cannot be told is said."""
         ...
 
 

@@ -140,6 +140,9 @@ class LocalProvider:
     def notices(self, machine: Machine) -> str:  # noqa: ARG002  # nobody takes it away
         return ""
 
+    def limits(self, offer: Offer) -> str:  # noqa: ARG002  # its guard ends it, and it costs nothing
+        return ""
+
     # --- folders ---
 
     @contextmanager

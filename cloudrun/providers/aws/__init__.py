@@ -87,6 +87,9 @@ class AwsProvider:
     def notices(self, machine: Machine) -> str:
         return self.name if machine.market is Market.SPOT else ""
 
+    def limits(self, offer: Offer) -> str:  # noqa: ARG002  # a shutdown from inside ends every kind
+        return ""
+
     # --- ResizableDisk, SpotHistory, Firewalled, Leftovers ---
 
     def resize_disk(self, machine: Machine, disk_gb: int) -> None:
