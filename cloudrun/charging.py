@@ -12,7 +12,7 @@ from cloudrun.errors import CloudrunError
 from cloudrun.models import Charge, Machine, MachineState, Market, Offer
 from cloudrun.providers.base import SpotHistory
 
-WHILE_ON = ("compute", "address")  # the disk of a machine that is off is billed on
+WHILE_ON = ("compute", "address")  # the disk of a machine that is off is billed on, and an address that stays
 
 
 def open_rent(ctx: Context, offer: Offer, *, disk_gb: int, machine: str, run: str, at: datetime) -> None:
@@ -21,9 +21,10 @@ def open_rent(ctx: Context, offer: Offer, *, disk_gb: int, machine: str, run: st
 
 
 def open_running(ctx: Context, machine: Machine, at: datetime) -> None:
-    """The lines of a machine that is about to be started again."""
-    if not _open_lines(ctx, machine.name, WHILE_ON):
-        _add(ctx, ledger.open_running(offer_of(machine), machine=machine.name, run="", at=at))
+    """The lines of a machine that is about to be started again. Idempotent."""
+    known = {line.what for line in _open_lines(ctx, machine.name, WHILE_ON)}
+    lines = ledger.open_running(offer_of(machine), machine=machine.name, run="", at=at)
+    _add(ctx, (line for line in lines if line.what not in known))
 
 
 def change_disk(ctx: Context, machine: Machine, disk_gb: int, at: datetime) -> None:
@@ -36,10 +37,17 @@ def change_disk(ctx: Context, machine: Machine, disk_gb: int, at: datetime) -> N
 
 def close_ended(ctx: Context, machine: Machine, at: datetime) -> None:
     """The machine is off or gone since `at`: what ends with that is closed, and spot takes its real price."""
-    kinds = WHILE_ON if machine.state is MachineState.STOPPED else (*WHILE_ON, "disk")
+    kinds = _ends_when_off(machine) if machine.state is MachineState.STOPPED else (*WHILE_ON, "disk")
     _close(ctx, _open_lines(ctx, machine.name, kinds), at)
     if machine.market is Market.SPOT:
         _settle(ctx, machine)
+
+
+def void_running(ctx: Context, machine: Machine) -> None:
+    """It was not started after all: the lines that were opened for that cost nothing. Idempotent."""
+    for charge in _open_lines(ctx, machine.name, _ends_when_off(machine)):
+        if charge.id is not None:
+            ctx.store.void_charge(charge.id)
 
 
 def void_launch(ctx: Context, name: str) -> None:
@@ -65,6 +73,10 @@ def _settle(ctx: Context, machine: Machine) -> None:
             continue  # the launch price stands, marked as an estimate
         if prices and charge.id is not None:
             ctx.store.settle_charge(charge.id, ledger.at_prices(charge, prices))
+
+
+def _ends_when_off(machine: Machine) -> tuple[str, ...]:
+    return ("compute",) if dict(machine.detail).get("fixed-address") else WHILE_ON
 
 
 def _open_lines(ctx: Context, machine: str, kinds: Iterable[str]) -> list[Charge]:

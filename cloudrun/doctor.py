@@ -56,6 +56,9 @@ def _state(machine: Machine) -> Finding:
     if machine.state is MachineState.STOPPED:
         if rent.is_paused(machine):
             detail, hint = f"stopped by {machine.provider} until there is capacity", "wait, or terminate it"
+        elif rent.is_evicted(machine):
+            detail = f"taken by {machine.provider}, which kept its disk and bills that"
+            hint = f"cloudrun machines start {machine.name}"
         else:
             detail, hint = "stopped; its disk is billed", f"cloudrun machines start {machine.name}"
         return Finding("state", ok=True, detail=detail, hint=hint if machine.market is not Market.OWN else "")

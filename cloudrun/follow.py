@@ -7,6 +7,7 @@ provider's word about the machine, or the agent's about the process, does.
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
 import time
@@ -16,6 +17,7 @@ from typing import BinaryIO, Self
 
 from cloudrun import rent
 from cloudrun.attempts import process_key
+from cloudrun.capacity import REFUSALS, wait_for_capacity
 from cloudrun.context import Context, now
 from cloudrun.errors import CloudrunError, ConnectFailed, ConnectionLost, MachineError, Preempted
 from cloudrun.events import LogData, MetricLine, Note
@@ -105,6 +107,9 @@ def _reconnect(ctx: Context, machine: Machine, loss: CloudrunError) -> tuple[Mac
     wait_s = 0.1
     while True:
         machine = rent.wake(ctx, machine)
+        if rent.is_evicted(machine):
+            machine = _start_evicted(ctx, machine)
+            give_up_at = time.monotonic() + RECONNECT_FOR_S
         rent.refuse_ended(machine)
         if rent.is_paused(machine):
             machine = _await_comeback(ctx, machine)
@@ -134,6 +139,24 @@ def _await_comeback(ctx: Context, machine: Machine) -> Machine:
         machine = rent.refresh(ctx, machine)
     rent.refuse_ended(machine)
     return machine
+
+
+def _start_evicted(ctx: Context, machine: Machine) -> Machine:
+    """Its provider took the machine and kept its disk: it is asked to start it again (blocking, hours).
+
+    A machine of the run's own is asked for once: without capacity there, the run goes on elsewhere.
+    """
+    ctx.on_event(Note(f"{machine.provider} took {machine.name} and kept its disk; starting it again"))
+    for rounds in itertools.count():
+        try:
+            return rent.start_again(ctx, machine)
+        except REFUSALS as refusal:
+            if machine.run_owned:
+                raise Preempted(
+                    f"{machine.provider} took {machine.name} back: {refusal.message}"
+                ) from refusal
+            wait_for_capacity(ctx, rounds)
+    raise AssertionError  # the rounds do not end
 
 
 def _why(run: Run, outcome: Outcome, status: process.ProcessStatus) -> str:

@@ -107,8 +107,6 @@ def start(ctx: Context, machine: Machine) -> Machine:
         time.sleep(rent.first_wait_s(ctx, machine))
         machine = rent.refresh(ctx, machine)
     if machine.state in (MachineState.STOPPED, MachineState.HALTED):
-        at = now()
-        charging.open_running(ctx, machine, at)
         machine = rent.start_again(ctx, machine)
     machine, shell = rent.await_ready(ctx, machine)
     guard = Guard(issued_at=now(), deadline_at=machine.deadline_at, idle_minutes=machine.idle_minutes)
@@ -229,8 +227,18 @@ def refresh_all(ctx: Context, machines: Sequence[Machine]) -> list[Machine]:
         if len(live) > 1 and isinstance(provider, Batch):
             pairs = zip(live, provider.describe_many(live), strict=True)
             seen |= {machine.name: rent.note_seen(ctx, machine, now_seen) for machine, now_seen in pairs}
-        seen |= {each.name: heal(ctx, each) for each in ours if each.name not in seen and not each.state.gone}
+        seen |= {
+            each.name: _seen(ctx, each) for each in ours if each.name not in seen and not each.state.gone
+        }
     return [machine if machine.state.gone else seen[machine.name] for machine in machines]
+
+
+def _seen(ctx: Context, machine: Machine) -> Machine:
+    """As heal; a launch that its provider took back is shown as what it is: ended."""
+    try:
+        return heal(ctx, machine)
+    except REFUSALS:
+        return ctx.store.get_machine(machine.name) or machine
 
 
 def _launch_all(ctx: Context, spec: LaunchSpec, count: int) -> list[Machine]:

@@ -26,8 +26,9 @@ from cloudrun.errors import Refused
 from cloudrun.keys import Keys
 
 # EC2's limit "in raw form, before it is base64-encoded" (EC2 user guide, instance user data, read 2026-03).
-# Azure's customData takes 64 KiB.
 MAX_BYTES = 16_384
+# Azure's: "the maximum length of the binary array is 65535 bytes" (REST reference, osProfile.customData).
+MAX_AZURE_BYTES = 65_535
 FOLDER = "/var/lib/cloudrun"
 # cloud-init's module scripts-per-boot runs what lies here at every boot, as root, after users and network.
 BOOT_SCRIPT = "/var/lib/cloud/scripts/per-boot/cloudrun.sh"
@@ -38,11 +39,20 @@ INTERPRETERS = (
 )
 
 
-def user_data(keys: Keys, *, user: str, policy: Mapping[str, object], home: str = "") -> bytes:
+def user_data(
+    keys: Keys,
+    *,
+    user: str,
+    policy: Mapping[str, object],
+    home: str = "",
+    companion: str = "",
+    most_bytes: int = MAX_BYTES,
+) -> bytes:
     """The gzip'ed cloud-config for a machine whose login is `user`, with home folder `home` (/home/USER).
 
-    `policy` is guard.policy()'s. Raises Refused where it does not fit into MAX_BYTES, or where the
-    private host key is gone, because the machine of these keys is up already.
+    `policy` is guard.policy()'s; `companion` names the part of the agent that only one cloud's machines need
+    (companion_path says where it will lie). Raises Refused where it does not fit into most_bytes, or where
+    the private host key is gone, because the machine of these keys is up already.
     """
     if not keys.host_private:
         raise Refused(
@@ -53,7 +63,8 @@ def user_data(keys: Keys, *, user: str, policy: Mapping[str, object], home: str 
         "ssh_keys": {"ed25519_private": keys.host_private, "ed25519_public": keys.host_public},
         "ssh_authorized_keys": [keys.login_public],
         "write_files": [
-            _file(f"{FOLDER}/{agent_name()}.py", _stripped_agent(), "0755"),
+            _file(f"{FOLDER}/{agent_name()}.py", _stripped("agent.py"), "0755"),
+            *([_file(companion_path(companion), _stripped(f"{companion}.py"), "0755")] if companion else []),
             _file(f"{FOLDER}/policy.json", json.dumps(policy, sort_keys=True), "0644"),
             _file(f"{FOLDER}/boot.env", _boot_env(user, home or f"/home/{user}", policy), "0644"),
             _file(BOOT_SCRIPT, _boot_script(), "0755"),
@@ -61,9 +72,9 @@ def user_data(keys: Keys, *, user: str, policy: Mapping[str, object], home: str 
     }
     text = "#cloud-config\n" + json.dumps(config, indent=0)
     packed = gzip.compress(text.encode(), 9, mtime=0)
-    if len(packed) > MAX_BYTES:
+    if len(packed) > most_bytes:
         raise Refused(
-            f"the boot payload has {len(packed)} bytes, and {MAX_BYTES} is all that a machine takes",
+            f"the boot payload has {len(packed)} bytes, and {most_bytes} is all that a machine takes",
             hint="shorten the release command",
         )
     return packed
@@ -71,7 +82,12 @@ def user_data(keys: Keys, *, user: str, policy: Mapping[str, object], home: str 
 
 def agent_name() -> str:
     """The name by which the client looks for the agent on a machine: found there, it need not be pushed."""
-    return "agent-" + hashlib.sha256(_agent_source().encode()).hexdigest()[:16]
+    return "agent-" + hashlib.sha256(_source("agent.py").encode()).hexdigest()[:16]
+
+
+def companion_path(name: str) -> str:
+    """Where a companion of the agent lies on a machine that was given one."""
+    return f"{FOLDER}/{name}.py"
 
 
 def stripped(source: str) -> str:
@@ -146,10 +162,10 @@ def _boot_script() -> str:
 
 
 @cache
-def _agent_source() -> str:
-    return (PACKAGE / "agent" / "agent.py").read_text(encoding="ascii")
+def _source(file: str) -> str:
+    return (PACKAGE / "agent" / file).read_text(encoding="ascii")
 
 
 @cache
-def _stripped_agent() -> str:
-    return "#!/usr/bin/env python3\n" + stripped(_agent_source())
+def _stripped(file: str) -> str:
+    return "#!/usr/bin/env python3\n" + stripped(_source(file))

@@ -122,7 +122,13 @@ def refresh(ctx: Context, machine: Machine) -> Machine:
     """The machine as its provider sees it now, stored; an ended one has its charges closed."""
     if not machine.id:
         return machine
-    return note_seen(ctx, machine, ctx.provider(machine.provider).describe(machine))
+    try:
+        seen = ctx.provider(machine.provider).describe(machine)
+    except REFUSALS:  # the launch was accepted, and refused later (Azure): nothing of it may stay
+        terminate(ctx, machine)
+        forget_launch(ctx, machine.name)
+        raise
+    return note_seen(ctx, machine, seen)
 
 
 def note_seen(ctx: Context, machine: Machine, seen: Machine) -> Machine:
@@ -249,15 +255,22 @@ def wake(ctx: Context, machine: Machine) -> Machine:
 
 
 def start_again(ctx: Context, machine: Machine) -> Machine:
-    """Have a stopped machine started. A deadline that has passed would end it again: it is dropped."""
+    """Have a stopped machine started, its charges opened before. A deadline that has passed would end it
+    again: it is dropped. Raises NoCapacity and other refusals; then nothing is charged."""
     provider = ctx.provider(machine.provider)
     if not isinstance(provider, Stoppable):
         return machine
+    charging.open_running(ctx, machine, now())
     deadline = machine.deadline_at if machine.deadline_at and machine.deadline_at > now() else None
     if isinstance(provider, SelfRelease):
         idle = machine.idle_minutes
         provider.set_guard(machine, Guard(issued_at=now(), deadline_at=deadline, idle_minutes=idle))
-    seen = provider.start(machine)
+    try:
+        seen = provider.start(machine)
+    except REFUSALS:
+        if machine.state is MachineState.STOPPED:  # a halted one is billed all the time
+            charging.void_running(ctx, machine)
+        raise
     return ctx.store.update_machine(
         machine.name, state=seen.state, address=seen.address, ended_at=None, deadline_at=deadline
     )
@@ -269,6 +282,8 @@ def refuse_ended(machine: Machine) -> None:
         raise Preempted(f"{machine.provider} took {machine.name} back")
     if machine.state is MachineState.TERMINATED:
         raise MachineError(f"{machine.name} was terminated", hint="cloudrun machines list --all")
+    if is_evicted(machine):
+        raise Preempted(f"{machine.provider} took {machine.name} back; its disk is kept")
     if machine.state is MachineState.HALTED:
         raise MachineError(
             f"{machine.name} was switched off from inside and is billed on",
@@ -285,6 +300,12 @@ def is_paused(machine: Machine) -> bool:
     return machine.state is MachineState.STOPPED and dict(machine.detail).get("preempted") == "stop"
 
 
+def is_evicted(machine: Machine) -> bool:
+    """Whether its provider took it and kept its disk, without a promise: it starts when it is told to, if
+    there is capacity."""
+    return machine.state is MachineState.STOPPED and dict(machine.detail).get("preempted") == "deallocate"
+
+
 def let_go(ctx: Context, machine: Machine) -> Machine:
     """Terminate at the provider, then close what it cost at the provider's own stop time. Idempotent."""
     if not machine.id and machine.state.gone:
@@ -298,7 +319,11 @@ def let_go(ctx: Context, machine: Machine) -> Machine:
             time.sleep(KNOCK_S)
     provider = ctx.provider(machine.provider)
     terminate(ctx, machine)
-    return note_ended(ctx, machine, provider.describe(machine))
+    try:
+        seen = provider.describe(machine)
+    except REFUSALS:  # a launch that was refused late
+        seen = machine
+    return note_ended(ctx, machine, seen)
 
 
 def terminate(ctx: Context, machine: Machine) -> None:
