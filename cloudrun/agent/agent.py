@@ -1189,13 +1189,13 @@ def run_guard(lock):
             idle_s = deadline = None
         if policy.get("notices", "") != source_name:
             source_name = policy.get("notices", "")
-            source = SOURCES[source_name]() if source_name in SOURCES else None
+            source = find_source(source_name)
         if idle_s is None and deadline is None and source is None:
             os.ftruncate(lock, 0)
             return
         left = [15.0]
         if source is not None:
-            heed(source)
+            heed(source, record.get("address"))
             left.append(NOTICE_POLL_S)
         now = CLOCK.now()
         if record["armed"][2] == CLOCK.boot_id:
@@ -1284,8 +1284,27 @@ def end_machine(policy, reason):
 # --- notices: the provider takes the machine ---------------------------------------------
 
 
-def heed(source):
+def find_source(name):
+    """What announces that the machine will be taken: one of ours, or class Notices of the file of that path."""
+    try:
+        if "/" not in name:
+            return SOURCES[name]() if name in SOURCES else None
+        import importlib.util
+
+        spec = importlib.util.spec_from_file_location("notices", name)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module.Notices()
+    except (Exception, SystemExit) as error:
+        sys.stderr.write("notices: %s: %r\n" % (name, error))
+        sys.stderr.flush()
+
+
+def heed(source, address):
     """Tell the runs of a notice, at most once each; let them go on when it is no longer there.
+
+    When all have ended, the source may let the provider go ahead: at once where the disk stays, else when
+    nobody is connected, for what is on it is still brought home in the time that is left.
 
     With the actions stop and hibernate the disk stays, so a run that resumes is queued for the
     machine's return, and one that was queued stays so. Whatever goes wrong here, the guard lives on.
@@ -1310,6 +1329,9 @@ def heed(source):
                 continue
             grace_s = max(notice["left_s"], NOTICE_GRACE_S)
             request_stop(key, "preempted", grace_s, again=stays, notice=told)
+        if all(stays and load_state(key)["state"] == "queued" for _, key in queue_entries()):
+            if stays or not has_connection(address):
+                source.done()
     except Exception as error:
         if repr(error) != source.complaint:
             source.complaint = repr(error)
@@ -1350,6 +1372,9 @@ class AwsNotices:
             raise Failure("metadata", "status %d" % status)
         said = json.loads(body.decode("utf-8"))
         return {"action": str(said["action"]), "time": str(said["time"]), "left_s": utc(said["time"]) - now}
+
+    def done(self):
+        """Nothing to say: the machine goes at its time."""
 
     def ask(self, method, path, headers):
         """(status, the service's own clock, body). Neither a proxy nor a redirect is asked."""
