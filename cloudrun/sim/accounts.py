@@ -10,7 +10,7 @@ import os
 import pwd
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from cloudrun.sim.cloudconfig import CloudConfig
@@ -21,7 +21,7 @@ ROOT_REFUSED = (  # cloud-init's disable_root_opts
     'no-port-forwarding,no-agent-forwarding,no-X11-forwarding,command="'
     'echo \'Please login as the user \\"{user}\\" rather than the user \\"root\\".\';echo;sleep 10;exit 142"'
 )
-SSHD_CONFIG = f"""\
+SSHD_CONFIG = """\
 PermitRootLogin prohibit-password
 PasswordAuthentication no
 KbdInteractiveAuthentication no
@@ -29,7 +29,6 @@ UsePAM no
 UseDNS no
 PrintMotd no
 AcceptEnv LANG LC_*
-SetEnv PATH={SYSTEM_PATH}
 Subsystem sftp internal-sftp
 """
 SUDOERS = f"""\
@@ -40,12 +39,18 @@ root ALL=(ALL:ALL) ALL
 """
 
 
-def make_user(name: str) -> None:
-    """Who logs in there, as on a cloud's image: no password, every right by sudo. Keeps one that exists."""
+def make_user(name: str, environ: Mapping[str, str]) -> None:
+    """Who logs in there, as on a cloud's image: no password, every right by sudo. Keeps one that exists.
+
+    sudo hands `environ` on, and so does a login by su.
+    """
     sudoers = Path("/etc/sudoers.d")
     shutil.rmtree(sudoers, ignore_errors=True)
     sudoers.mkdir()
-    Path("/etc/sudoers").write_text(SUDOERS)
+    kept = "".join(f"Defaults env_keep += {name}\n" for name in environ)
+    Path("/etc/sudoers").write_text(kept + SUDOERS)
+    with Path("/etc/environment").open("a") as out:
+        out.writelines(f"{name}={value}\n" for name, value in environ.items())
     (sudoers / "90-cloud-init-users").write_text(f"{name} ALL=(ALL) NOPASSWD:ALL\n")
     for path in (Path("/etc/sudoers"), sudoers / "90-cloud-init-users"):
         path.chmod(0o440)
@@ -53,14 +58,15 @@ def make_user(name: str) -> None:
         _add_user(name)
 
 
-def install_keys(config: CloudConfig, user: str) -> None:
-    """sshd's own keys, those of the user data or fresh ones, and the keys that open it."""
+def install_keys(config: CloudConfig, user: str, environ: Mapping[str, str]) -> None:
+    """sshd's own keys, those of the user data or fresh ones, the keys that open it, and what sessions see."""
     ssh = Path("/etc/ssh")
     for old in ssh.glob("ssh_host_*"):  # this computer's: never another machine's too
         old.unlink()
     shutil.rmtree(ssh / "sshd_config.d", ignore_errors=True)
     ssh.mkdir(exist_ok=True)
-    (ssh / "sshd_config").write_text(SSHD_CONFIG)
+    set_env = " ".join(f"{name}={value}" for name, value in {"PATH": SYSTEM_PATH, **environ}.items())
+    (ssh / "sshd_config").write_text(f"{SSHD_CONFIG}SetEnv {set_env}\n")  # of several lines the first counts
     for name, text in config.host_keys.items():
         kind, _, half = name.rpartition("_")
         path = ssh / (f"ssh_host_{kind}_key" + (".pub" if half == "public" else ""))

@@ -32,7 +32,7 @@ from cloudrun.sim import programs
 from cloudrun.sim.cloudconfig import parse
 from cloudrun.sim.homeboot import HomePlan
 from cloudrun.sim.metadata import MetadataServer
-from cloudrun.sim.spec import MachineSpec, OnOff
+from cloudrun.sim.spec import METADATA_URL, MachineSpec, OnOff
 
 BOOT_TIMEOUT_S = 60.0
 LATE_WAIT_S = 1.0  # boot returns at the latest so long after SSH answers, whatever scripts still run
@@ -144,12 +144,14 @@ class EmbeddedMachine:
         base = machine_environment(
             self._folder, data_dir=str(self._folder.home / ".cloudrun/data"), caller=os.environ
         )
+        metadata = f"http://{self._host}:{metadata_port}"
         del base["CLOUDRUN_DATA_DIR"]  # as on a rented machine, which knows no such setting
         return base | {
             "PATH": f"{self._folder.path / 'bin'}:{base['PATH']}",
             "USER": self._spec.user,
             "LOGNAME": self._spec.user,
-            "AWS_EC2_METADATA_SERVICE_ENDPOINT": f"http://{self._host}:{metadata_port}",
+            "AWS_EC2_METADATA_SERVICE_ENDPOINT": metadata,
+            **{name: value.replace(METADATA_URL, metadata) for name, value in self._spec.environ.items()},
         }
 
     def _run(self, stage: str, environment: dict[str, str]) -> subprocess.Popen[bytes]:

@@ -24,7 +24,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,7 @@ class Plan:
     at: str  # where the root file system is put together
     disk: rootfs.Disk
     config: CloudConfig
+    environ: dict[str, str] = field(default_factory=dict)  # beside what every process has
 
     @classmethod
     def load(cls, path: Path) -> Plan:
@@ -209,12 +210,12 @@ def boot_early(plan: Plan, *, fresh: bool) -> None:
     if fresh:
         programs.install(plan.python)
         _name_it(plan.hostname)
-    place = cloudinit.Place(plan.id, ENVIRONMENT, say)
+    place = cloudinit.Place(plan.id, ENVIRONMENT | plan.environ, say)
     cloudinit.run_early(plan.config, place)
     if plan.disk.grown:
         _fill_disk(plan.disk)
-    cloudinit.once("users_groups", place, lambda: accounts.make_user(plan.user))
-    cloudinit.once("ssh", place, lambda: accounts.install_keys(plan.config, plan.user))
+    cloudinit.once("users_groups", place, lambda: accounts.make_user(plan.user, plan.environ))
+    cloudinit.once("ssh", place, lambda: accounts.install_keys(plan.config, plan.user, plan.environ))
     subprocess.Popen(
         ["/usr/sbin/sshd", "-D", "-p", str(plan.port), "-E", "/var/log/auth.log"],
         env=ENVIRONMENT,
@@ -228,7 +229,7 @@ def boot_early(plan: Plan, *, fresh: bool) -> None:
 
 
 def boot_late(plan: Plan) -> None:
-    cloudinit.run_late(plan.config, cloudinit.Place(plan.id, ENVIRONMENT, say))
+    cloudinit.run_late(plan.config, cloudinit.Place(plan.id, ENVIRONMENT | plan.environ, say))
 
 
 def end_processes(grace_s: float) -> None:

@@ -1,4 +1,5 @@
-"""The metadata service that a machine asks about itself: HTTP on a socket of the machine's, and AWS's rules.
+"""The metadata service that a machine asks about itself: HTTP on a socket of the machine's, and AWS's rules
+(Azure's are in azure/events.py and azure/metadata.py).
 
 IMDSv2 as in https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/configuring-instance-metadata-service.html,
 read 2026-11; version 1, without a token, is refused as on a machine that requires tokens.
@@ -15,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler
 
-from cloudrun.sim.spec import Respond
+from cloudrun.sim.spec import Answer, Respond
 
 TOKEN_PATH = "/latest/api/token"  # noqa: S105  # a path
 LONGEST_TOKEN_S = 21600
@@ -34,7 +35,11 @@ class Imds:
         self._tokens: dict[str, float] = {}
         self._lock = threading.Lock()
 
-    def respond(self, method: str, path: str, headers: Mapping[str, str]) -> tuple[int, bytes]:
+    def respond(
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes = b""
+    ) -> tuple[int, bytes]:
+        """What the service answers; none of its questions has a body."""
+        del body
         path = path.partition("?")[0]
         if path == TOKEN_PATH:
             return self._grant(method, headers)
@@ -100,18 +105,19 @@ def _handler(respond: Respond) -> Callable[[socket.socket, object, object], Base
         protocol_version = "HTTP/1.1"
 
         def answer(self) -> None:
-            status, body = self._respond()
+            status, body, *more = self._respond()
             self.send_response(status)
-            self.send_header("Content-Type", "text/plain")
+            for name, value in ({"Content-Type": "text/plain"} | (dict(more[0]) if more else {})).items():
+                self.send_header(name, value)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             if self.command != "HEAD":
                 self.wfile.write(body)
 
-        def _respond(self) -> tuple[int, bytes]:
-            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        def _respond(self) -> Answer:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             names = {name.lower(): value for name, value in self.headers.items()}
-            return respond(self.command, self.path, names)
+            return respond(self.command, self.path, names, body)
 
         do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = answer  # noqa: N815  # http.server finds them by name
 

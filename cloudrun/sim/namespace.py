@@ -34,7 +34,7 @@ from cloudrun.sim.accounts import SYSTEM_PATH
 from cloudrun.sim.cloudconfig import parse
 from cloudrun.sim.inside import REBOOT_CODE, Plan
 from cloudrun.sim.metadata import MetadataServer
-from cloudrun.sim.spec import MachineSpec, OnOff
+from cloudrun.sim.spec import METADATA_ADDRESS, METADATA_URL, MachineSpec, OnOff
 
 PROGRAMS = ("sshd", "ssh-keygen", "sudo", "ip", "pivot_root", "sfdisk", "partx", "mkfs.ext4")
 BOOT_TIMEOUT_S = 60.0  # takes 0.3 s; a computer under heavy load gets this long
@@ -205,6 +205,10 @@ class NamespaceMachine:
             at=str(self._folder / "root"),
             disk=root,
             config=parse(self._spec.user_data),
+            environ={
+                name: value.replace(METADATA_URL, f"http://{METADATA_ADDRESS}")
+                for name, value in self._spec.environ.items()
+            },
         )
         save_text(self._folder / "plan.json", json.dumps(asdict(plan)))
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 METADATA_ADDRESS = "169.254.169.254"  # of AWS's and Azure's metadata services alike
 
-Respond = Callable[[str, str, Mapping[str, str]], tuple[int, bytes]]
-"""Method, path with query, headers with lower-case names -> HTTP status and body. Called from any thread."""
+METADATA_URL = "{metadata}"  # within a value of MachineSpec.environ: where its metadata service is reached
+
+Answer = tuple[int, bytes] | tuple[int, bytes, Mapping[str, str]]
+Respond = Callable[[str, str, Mapping[str, str], bytes], Answer]
+"""Method, path with query, headers with lower-case names, body -> HTTP status, body, and headers where
+text/plain is not all there is to say. Called from any thread."""
 
 OnOff = Callable[[str], None]
 """Told the id of a machine that switched itself off, from a thread of the machine's own."""
@@ -26,6 +30,7 @@ class MachineSpec:
     user_data: bytes  # as the cloud got it: cloud-config or a script, gzipped or plain
     disk_gb: int
     respond: Respond  # its metadata service
+    environ: Mapping[str, str] = field(default_factory=dict)  # of boot scripts, SSH sessions and sudo there
 
 
 class SimMachine(Protocol):
