@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -27,28 +26,10 @@ from cloudrun.errors import (
     ProviderError,
     Quota,
 )
+from cloudrun.providers.refusals import Kind, Row, place, rows_of, shortened
 
 TABLES = ("aws", "aws-spot-status")  # providers of errors.csv: codes of calls, and of spot requests
-LONGEST_WORDS = 300  # characters of AWS's own message that are worth a terminal's lines
 POLICY = "provisioning/policies/aws.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """What errors of one kind become. hint "" leaves it to the code's own row."""
-
-    error: type[CloudrunError]
-    hint: str = ""
-    quotes: bool = True  # AWS's own message holds facts that ours has not
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One code in plain words."""
-
-    kind: str
-    meaning: str
-    hint: str = ""
 
 
 KINDS: Mapping[str, Kind] = {
@@ -165,12 +146,12 @@ def error_for(
 ) -> CloudrunError:
     """The error of ours for a code of AWS, that of a call or of a spot request. `words` are AWS's own,
     `action` is the API's name of what was called."""
-    place = _place(region, type, what)
+    where = place("AWS", region=region, type=type, what=what)
     row = MORE.get(code) or shipped().get(code)
-    words = _shortened(words)
+    words = shortened(_ENCODED.sub("", words))
     if row is None:
         return ProviderError(
-            f"{place}: AWS says {code or 'no'}: {words}".rstrip(": "),
+            f"{where}: AWS says {code or 'no'}: {words}".rstrip(": "),
             hint="the documentation of the AWS API explains its codes",
         )
     kind = KINDS[row.kind]
@@ -178,19 +159,13 @@ def error_for(
     if row.kind == "rights":
         quoted = f": {_denied(words, action)}"
     throttled = "throttled, " if row.kind == "rate" else ""
-    return kind.error(f"{place}: {throttled}{row.meaning}{quoted} ({code})", hint=kind.hint or row.hint)
+    return kind.error(f"{where}: {throttled}{row.meaning}{quoted} ({code})", hint=kind.hint or row.hint)
 
 
 @cache
 def shipped() -> Mapping[str, Row]:
-    """The codes of catalog/errors.csv. A row's "same" stands for what the row above it says."""
-    rows: dict[str, Row] = {}
-    hint = ""
-    for row in read_csv("errors.csv"):
-        if row["provider"] in TABLES:
-            hint = hint if row["what_to_do"] == "same" else row["what_to_do"]
-            rows[row["code"]] = Row(row["kind"], row["meaning"], hint)
-    return rows
+    """The codes of catalog/errors.csv."""
+    return rows_of(read_csv("errors.csv"), TABLES)
 
 
 def _client_error(error: ClientError, *, region: str, type: str, what: str) -> CloudrunError:
@@ -203,31 +178,22 @@ def _client_error(error: ClientError, *, region: str, type: str, what: str) -> C
 
 def _local_error(error: BotoCoreError, *, region: str, what: str) -> CloudrunError:
     """For what went wrong before AWS could answer."""
-    place = _place(region, "", what)
+    where = place("AWS", region=region, what=what)
     if isinstance(error, _NO_LOGIN):
-        return Credentials(f"{place}: there are no AWS credentials, or only half of them", hint=_KEYS)
+        return Credentials(f"{where}: there are no AWS credentials, or only half of them", hint=_KEYS)
     if isinstance(error, _BAD_LOGIN):
-        return Credentials(f"{place}: {error}", hint=_KEYS)
+        return Credentials(f"{where}: {error}", hint=_KEYS)
     if isinstance(error, boto.NoRegionError):
-        return Credentials(f"{place}: no AWS region is set", hint="export AWS_DEFAULT_REGION=us-east-1")
+        return Credentials(f"{where}: no AWS region is set", hint="export AWS_DEFAULT_REGION=us-east-1")
     if isinstance(error, _NO_LINE):
         return ProviderError(
-            f"{place}: AWS cannot be reached: {error}",
+            f"{where}: AWS cannot be reached: {error}",
             hint="check the network, HTTPS_PROXY and AWS_ENDPOINT_URL, and that the region exists",
         )
-    return ProviderError(f"{place}: {error}", hint="nothing was asked of AWS; check the command's values")
-
-
-def _place(region: str, type: str, what: str) -> str:
-    return " ".join(filter(None, (what or "AWS", type, region and f"in {region}")))
+    return ProviderError(f"{where}: {error}", hint="nothing was asked of AWS; check the command's values")
 
 
 def _denied(words: str, action: str) -> str:
     """The right that is missing, as a policy names it where AWS says so."""
     found = _DENIED_ACTION.search(words)
     return found[1] if found else action or "unnamed"
-
-
-def _shortened(words: str) -> str:
-    words = _ENCODED.sub("", words).strip()
-    return words if len(words) <= LONGEST_WORDS else words[: LONGEST_WORDS - 3] + "..."

@@ -37,15 +37,17 @@ from cloudrun.guard import policy
 from cloudrun.keys import make_keys
 from cloudrun.models import LaunchSpec, Machine, Market, OnPreempt
 from cloudrun.payload import user_data
-from cloudrun.providers.aws import tags as t
+from cloudrun.providers import tags as t
 from cloudrun.providers.aws.addresses import free_address, make_address
 from cloudrun.providers.aws.answers import kept
-from cloudrun.providers.aws.errors import MORE, Row, mapped, shipped
+from cloudrun.providers.aws.errors import MORE, mapped, shipped
 from cloudrun.providers.aws.images import find_image, image_key, login_user
 from cloudrun.providers.aws.instances import by_token, describe, machine_of
-from cloudrun.providers.aws.launched import Launched, launch_folder, load_launched, now, share_keys
 from cloudrun.providers.aws.network import Network, find_network
 from cloudrun.providers.aws.session import Session
+from cloudrun.providers.aws.tags import launch_tags, specifications, tags_of
+from cloudrun.providers.launched import Launched, launch_folder, load_launched, now, share_keys
+from cloudrun.providers.refusals import Row
 
 RELEASE = ("sudo", "shutdown", "-h", "now")  # what that means is said at the launch: stop or terminate
 # Ubuntu takes 2 GB, a driver with CUDA 10 to 15, torch 5, and NVIDIA's images up to 75; half a cent an hour.
@@ -98,7 +100,7 @@ def _prepare(session: Session, spec: LaunchSpec, folder: Path, count: int | None
     on_preempt = on_preempt_of(spec)
     disk_gb = max(spec.disk_gb or LEAST_DISK_GB, root.size_gb)
     owner = t.owner_of(session.settings)
-    tags = t.launch_tags(spec, owner=owner, user=user, disk_gb=disk_gb, on_preempt=on_preempt, count=count)
+    tags = launch_tags(spec, owner=owner, user=user, disk_gb=disk_gb, on_preempt=on_preempt, count=count)
     if options.fixed_address:
         tags[t.ADDRESS] = make_address(session, region, tags)
     keys = make_keys(folder, comment=f"cloudrun {spec.name}")
@@ -176,7 +178,7 @@ def _tagged(tags: Mapping[str, str], market: Market) -> dict[str, Any]:
     kinds = ["instance", "volume"]
     if market is Market.SPOT:
         kinds.append("spot-instances-request")
-    return {"TagSpecifications": t.specifications(tags, *kinds)}
+    return {"TagSpecifications": specifications(tags, *kinds)}
 
 
 def _disk(device: str, disk_gb: int) -> dict[str, Any]:
@@ -229,7 +231,7 @@ def _run(
 
 def _take_back(session: Session, folder: Path, known: Launched) -> None:
     """EC2 refused: what was made for the machine goes."""
-    tags = t.tags_of(known.request["TagSpecifications"][0])
+    tags = tags_of(known.request["TagSpecifications"][0])
     if allocation := tags.get(t.ADDRESS, "").partition(" ")[0]:
         free_address(session, known.region, allocation)
     shutil.rmtree(folder, ignore_errors=True)
