@@ -21,7 +21,7 @@ from cloudrun.errors import ConnectionLost, Credentials, NoCapacity, NotOffered,
 from cloudrun.models import Guard, LaunchOptions, MachineState, Market, OnPreempt
 from cloudrun.providers.aws import launch as launching
 from cloudrun.providers.aws import session as sessions
-from cloudrun.providers.aws.launched import load_launched
+from cloudrun.providers.launched import load_launched
 from cloudrun.sim.aws.seeds import zones_offering
 
 # One process that launches again and again, each time in a child that is killed at its next step: what it

@@ -13,9 +13,9 @@ from aws_help import CPU, ON_DEMAND, SPOT, ZONE, Cloud, open_cloud, until
 
 from cloudrun.errors import ConnectionLost, ProviderError
 from cloudrun.models import LaunchOptions
-from cloudrun.providers.aws import tags as t
-from cloudrun.providers.aws.launched import load_launched
+from cloudrun.providers.aws.tags import specifications, to_aws
 from cloudrun.providers.base import Leftover
+from cloudrun.providers.launched import load_launched
 
 OURS = {"cloudrun": "1", "cloudrun-name": "old", "Name": "old", "cloudrun-token": "old-token"}
 
@@ -45,16 +45,16 @@ def test_what_a_live_machine_needs_is_in_use(cloud: Cloud) -> None:
 
 def test_every_kind_is_found_and_freed(cloud: Cloud) -> None:
     ec2 = cloud.ec2("us-west-2")
-    tags = t.to_aws(OURS)
+    tags = to_aws(OURS)
     disk = ec2.create_volume(
         AvailabilityZone="us-west-2a",
         Size=100,
         VolumeType="gp3",
-        TagSpecifications=t.specifications(OURS, "volume"),
+        TagSpecifications=specifications(OURS, "volume"),
     )
-    address = ec2.allocate_address(Domain="vpc", TagSpecifications=t.specifications(OURS, "elastic-ip"))
+    address = ec2.allocate_address(Domain="vpc", TagSpecifications=specifications(OURS, "elastic-ip"))
     snapshot = ec2.create_snapshot(
-        VolumeId=disk["VolumeId"], TagSpecifications=t.specifications(OURS, "snapshot")
+        VolumeId=disk["VolumeId"], TagSpecifications=specifications(OURS, "snapshot")
     )
     image = ec2.register_image(Name="old", RootDeviceName="/dev/sda1")
     ec2.create_tags(Resources=[image["ImageId"]], Tags=tags)
@@ -63,7 +63,7 @@ def test_every_kind_is_found_and_freed(cloud: Cloud) -> None:
         GroupName="cloudrun",
         Description="old",
         VpcId=default["VpcId"],
-        TagSpecifications=t.specifications(OURS, "security-group"),
+        TagSpecifications=specifications(OURS, "security-group"),
     )
     foreign = ec2.create_volume(AvailabilityZone="us-west-2a", Size=1)
     provider = cloud.provider()
@@ -97,7 +97,7 @@ def test_a_disk_of_a_kind_without_a_known_price_has_none(cloud: Cloud) -> None:
         Size=10,
         VolumeType="io2",
         Iops=100,
-        TagSpecifications=t.specifications(OURS, "volume"),
+        TagSpecifications=specifications(OURS, "volume"),
     )
     [found] = cloud.provider().list_leftovers()
     assert found.price_per_month_usd is None

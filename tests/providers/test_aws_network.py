@@ -15,7 +15,7 @@ from aws_help import CPU, REGION, ZONE, Cloud, open_cloud, until
 from cloudrun.errors import NotFound, ProviderError
 from cloudrun.models import LaunchOptions, MachineState
 from cloudrun.providers.aws import network
-from cloudrun.providers.aws.tags import owner_of
+from cloudrun.providers.tags import owner_of
 
 HOME, CAFE = "198.51.100.7", "203.0.113.9"
 

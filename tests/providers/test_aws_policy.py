@@ -29,8 +29,8 @@ from cloudrun.models import Guard, LaunchOptions, Machine, MachineState
 from cloudrun.providers.aws import AwsProvider
 from cloudrun.providers.aws.errors import POLICY
 from cloudrun.providers.aws.session import Session
-from cloudrun.providers.aws.tags import owner_of
 from cloudrun.providers.base import Need
+from cloudrun.providers.tags import owner_of
 from cloudrun.sim.aws import AwsDouble, Call
 
 REGION, ZONE = "us-west-2", "us-west-2a"

@@ -8,10 +8,11 @@ from dataclasses import replace
 from botocore.exceptions import ClientError
 
 from cloudrun.models import Machine, MachineState
-from cloudrun.providers.aws import tags as t
+from cloudrun.providers import tags as t
 from cloudrun.providers.aws.errors import mapped
-from cloudrun.providers.aws.instances import fact
 from cloudrun.providers.aws.session import Session
+from cloudrun.providers.aws.tags import SHOWN_NAME, specifications
+from cloudrun.providers.rented import fact
 
 GONE = ("InvalidAllocationID.NotFound", "InvalidAddress.NotFound", "InvalidAssociationID.NotFound")
 
@@ -24,9 +25,9 @@ def make_address(session: Session, region: str, tags: Mapping[str, str]) -> str:
         token = [{"Name": f"tag:{t.TOKEN}", "Values": [tags[t.TOKEN]]}]
         found = ec2.describe_addresses(Filters=token)["Addresses"]
         if not found:
-            marks = {key: tags[key] for key in (t.OURS, t.NAME, t.SHOWN_NAME, t.TOKEN, t.OWNER)}
+            marks = {key: tags[key] for key in (t.OURS, t.NAME, SHOWN_NAME, t.TOKEN, t.OWNER)}
             found = [
-                ec2.allocate_address(Domain="vpc", TagSpecifications=t.specifications(marks, "elastic-ip"))
+                ec2.allocate_address(Domain="vpc", TagSpecifications=specifications(marks, "elastic-ip"))
             ]
     return f"{found[0]['AllocationId']} {found[0]['PublicIp']}"
 

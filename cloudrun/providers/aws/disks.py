@@ -9,9 +9,10 @@ from botocore.exceptions import ClientError
 
 from cloudrun.errors import NotFound, Refused
 from cloudrun.models import Machine
-from cloudrun.providers.aws import tags as t
+from cloudrun.providers import tags as t
 from cloudrun.providers.aws.errors import mapped
 from cloudrun.providers.aws.session import Session
+from cloudrun.providers.aws.tags import to_aws
 
 # A volume is changed once in six hours; EC2 says so with either code.
 TOO_SOON = ("VolumeModificationRateExceeded", "IncorrectModificationState")
@@ -39,7 +40,7 @@ def resize_disk(session: Session, machine: Machine, disk_gb: int) -> None:
                 asked_gb, _ = _last_change(ec2, volume["VolumeId"])
                 if error.response["Error"]["Code"] not in TOO_SOON or asked_gb != disk_gb:
                     raise
-        ec2.create_tags(Resources=[machine.id], Tags=t.to_aws({t.DISK_GB: str(disk_gb)}))
+        ec2.create_tags(Resources=[machine.id], Tags=to_aws({t.DISK_GB: str(disk_gb)}))
 
 
 def disk_ready(session: Session, machine: Machine, disk_gb: int) -> bool:

@@ -6,8 +6,6 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal, InvalidOperation
-from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -15,12 +13,13 @@ from botocore.exceptions import ClientError
 from cloudrun.catalog.loader import find_type
 from cloudrun.config import Settings
 from cloudrun.errors import Credentials
-from cloudrun.keys import LOGIN_KEY, host_key_lines
 from cloudrun.models import Machine, MachineState, Market, OnPreempt, SshAddress
-from cloudrun.providers.aws import tags as t
+from cloudrun.providers import tags as t
 from cloudrun.providers.aws.answers import side_by_side
 from cloudrun.providers.aws.errors import mapped
 from cloudrun.providers.aws.session import Session
+from cloudrun.providers.aws.tags import COUNT, tags_of
+from cloudrun.providers.rented import fact, ssh_address, told_by
 
 PROVIDER = "aws"
 USUAL_USER = "ubuntu"  # of an instance whose tag was removed
@@ -100,7 +99,7 @@ def each_region(session: Session, work: Any) -> list[Any]:
 
 def machine_of(settings: Settings, region: str, instance: Mapping[str, Any]) -> Machine:
     """A machine rebuilt from what EC2 describes, its tags above all."""
-    tags = t.tags_of(instance)
+    tags = tags_of(instance)
     known = find_type(PROVIDER, instance["InstanceType"])
     state, detail = _state_and_detail(instance, tags)
     name = _name(instance, tags)
@@ -113,27 +112,16 @@ def machine_of(settings: Settings, region: str, instance: Mapping[str, Any]) -> 
         type=instance["InstanceType"],
         market=Market.SPOT if instance.get("InstanceLifecycle") == "spot" else Market.ON_DEMAND,
         state=state,
-        token=tags.get(t.TOKEN, ""),
         address=_address(settings, name, instance, tags, state),
-        stack=tags.get(t.STACK, ""),
-        price_per_hour_usd=_price(tags.get(t.PRICE, "")),
         launched_at=instance["LaunchTime"].astimezone(UTC),
         ended_at=_ended_at(instance, state),
-        deadline_at=t.time_of(tags.get(t.DEADLINE, "")),
-        idle_minutes=_minutes(tags.get(t.IDLE_MINUTES, "")),
-        run_owned=tags.get(t.RUN_OWNED) == "1",
         gpu=known.gpu if known else "",
         gpu_count=known.gpu_count if known else 0,
         gpu_memory_gib=known.gpu_memory_gib if known else 0.0,
         gpu_capability=known.gpu_capability if known else None,
-        disk_gb=int(tags[t.DISK_GB]) if tags.get(t.DISK_GB, "").isdigit() else 0,
         detail=detail,
+        **told_by(tags),
     )
-
-
-def fact(machine: Machine, name: str) -> str:
-    """One of the provider's own facts about a machine, "" where it is not known."""
-    return dict(machine.detail).get(name, "")
 
 
 def is_young(machine: Machine) -> bool:
@@ -225,7 +213,7 @@ def _state_and_detail(
 
 def _name(instance: Mapping[str, Any], tags: Mapping[str, str]) -> str:
     base = tags.get(t.NAME, instance["InstanceId"])
-    return f"{base}-{instance.get('AmiLaunchIndex', 0) + 1}" if tags.get(t.COUNT) else base
+    return f"{base}-{instance.get('AmiLaunchIndex', 0) + 1}" if tags.get(COUNT) else base
 
 
 def _address(
@@ -239,14 +227,7 @@ def _address(
         host = instance.get("PrivateIpAddress", "")
     if not host:
         return None
-    folder: Path = settings.keys_dir / name
-    return SshAddress(
-        host=host,
-        port=settings.ssh_port,
-        user=tags.get(t.USER, USUAL_USER),
-        key_path=folder / LOGIN_KEY,
-        host_key=host_key_lines(folder),
-    )
+    return ssh_address(settings, name, host, tags.get(t.USER, USUAL_USER))
 
 
 def _ended_at(instance: Mapping[str, Any], state: MachineState) -> datetime | None:
@@ -267,21 +248,6 @@ def _spot_end(session: Session, machine: Machine) -> datetime | None:
     answer = session.client("ec2", machine.region).describe_spot_instance_requests(Filters=filters)
     times = [each["Status"]["UpdateTime"] for each in answer["SpotInstanceRequests"]]
     return times[0].astimezone(UTC) if times else None
-
-
-def _price(text: str) -> Decimal | None:
-    try:
-        found = Decimal(text)
-    except InvalidOperation:
-        return None
-    return found if found.is_finite() and found > 0 else None
-
-
-def _minutes(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
 
 
 def persistent(machine: Machine) -> bool:

@@ -16,14 +16,16 @@ from cloudrun.catalog.loader import load_billing
 from cloudrun.catalog.prices import HOURS_PER_MONTH
 from cloudrun.errors import ProviderError
 from cloudrun.models import Machine
-from cloudrun.providers.aws import tags as t
+from cloudrun.providers import tags as t
 from cloudrun.providers.aws.addresses import free_address
 from cloudrun.providers.aws.errors import mapped
-from cloudrun.providers.aws.instances import PROVIDER, YOUNG, each_region, fact, list_region
-from cloudrun.providers.aws.launched import all_launched, now
+from cloudrun.providers.aws.instances import PROVIDER, YOUNG, each_region, list_region
 from cloudrun.providers.aws.network import remove_group
 from cloudrun.providers.aws.session import Session
+from cloudrun.providers.aws.tags import SHOWN_NAME, tags_of
 from cloudrun.providers.base import Leftover
+from cloudrun.providers.launched import all_launched, now
+from cloudrun.providers.rented import fact
 
 HERE = "here"  # the region of what lies on this computer
 KEYS = "keys"
@@ -133,7 +135,7 @@ def _addresses(ec2: Any, region: str, ids: Sequence[str], machines: Sequence[Mac
             "address",
             each["AllocationId"],
             price=None if hourly is None else hourly * HOURS_PER_MONTH,
-            in_use=t.tags_of(each).get(t.TOKEN) in tokens,
+            in_use=tags_of(each).get(t.TOKEN) in tokens,
         )
         for each in answer["Addresses"]
     ]
@@ -229,13 +231,13 @@ def _leftover(
     price: Decimal | None = Decimal(0),
     in_use: bool = False,
 ) -> Leftover:
-    tags = t.tags_of(described)
+    tags = tags_of(described)
     return Leftover(
         provider=PROVIDER,
         region=region,
         kind=kind,
         id=id_,
-        name=tags.get(t.SHOWN_NAME, ""),
+        name=tags.get(SHOWN_NAME, ""),
         machine=tags.get(t.NAME, ""),
         price_per_month_usd=price,
         in_use=in_use,

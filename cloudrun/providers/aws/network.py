@@ -7,10 +7,6 @@ that one. Calls where all is prepared: one.
 
 from __future__ import annotations
 
-import http.client
-import ipaddress
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,16 +16,17 @@ from botocore.exceptions import ClientError
 from cloudrun.errors import NotFound, NotOffered, ProviderError
 from cloudrun.models import Machine
 from cloudrun.providers.aws.errors import mapped
-from cloudrun.providers.aws.instances import describe, fact
+from cloudrun.providers.aws.instances import describe
 from cloudrun.providers.aws.session import Session
-from cloudrun.providers.aws.tags import OUR_FILTER, OURS, SHOWN_NAME, owner_of, specifications, tags_of
+from cloudrun.providers.aws.tags import OUR_FILTER, SHOWN_NAME, specifications, tags_of
+from cloudrun.providers.firewall import my_address
+from cloudrun.providers.rented import fact
+from cloudrun.providers.tags import OURS, owner_of
 
 GROUP = "cloudrun"
 GROUP_WORDS = "SSH to machines launched by cloudrun, from known addresses only"
 NETWORK = "cloudrun-network"  # tag of a group: "default", or the id of the VPC that it was made for
 DEFAULT = "default"
-ADDRESS_TIMEOUT_S = 10.0
-LONGEST_ADDRESS = 64  # bytes of an answer that may be an address
 
 GONE = ("InvalidGroup.NotFound", "InvalidGroupId.Malformed")
 THERE_ALREADY = ("InvalidPermission.Duplicate", "InvalidGroup.Duplicate")
@@ -84,21 +81,6 @@ def remove_group(session: Session, region: str, group: str) -> bool:
         if code not in GONE:
             raise
     return True
-
-
-def my_address(session: Session) -> str:
-    """The address with which this computer reaches the cloud, as the service at Settings.address_url
-    tells it. Blocking, one request. Raises ProviderError."""
-    url = session.settings.address_url
-    hint = "check the network, or set CLOUDRUN_ADDRESS_URL to a service that answers with your IPv4 address"
-    if not url.startswith(("http://", "https://")):
-        raise ProviderError(f"the address service {url!r} is no web address", hint=hint)
-    try:
-        with urllib.request.urlopen(url, timeout=ADDRESS_TIMEOUT_S) as answer:  # noqa: S310  # http(s) only, above
-            text = answer.read(LONGEST_ADDRESS).decode("ascii").strip()
-        return str(ipaddress.IPv4Address(text))
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise ProviderError(f"{url} does not tell this computer's address: {error}", hint=hint) from error
 
 
 def _network_of(session: Session, region: str, subnet: str) -> str:
@@ -160,7 +142,7 @@ def _let_in(session: Session, region: str, group: Mapping[str, Any]) -> None:
     """First the new rule, then the old one goes: an address that stays is never shut out."""
     ec2 = session.client("ec2", region)
     port, owner = session.settings.ssh_port, owner_of(session.settings)
-    address = f"{my_address(session)}/32"
+    address = f"{my_address(session.settings)}/32"
     rules = [rule for rule in group["IpPermissions"] if _is_ssh(rule, port)]
     ranges = [each for rule in rules for each in rule.get("IpRanges", ())]
     if address not in [each["CidrIp"] for each in ranges]:

@@ -10,21 +10,22 @@ from botocore.exceptions import ClientError
 
 from cloudrun.errors import NoCapacity, NotFound, Refused
 from cloudrun.models import Guard, Machine, MachineState, Market
-from cloudrun.providers.aws import tags as t
+from cloudrun.providers import tags as t
 from cloudrun.providers.aws.addresses import free_address
 from cloudrun.providers.aws.errors import mapped
 from cloudrun.providers.aws.instances import (
     ENDED,
     by_id,
     describe,
-    fact,
     is_young,
     machine_of,
     persistent,
 )
-from cloudrun.providers.aws.launched import forget_keys
 from cloudrun.providers.aws.network import remove_groups
 from cloudrun.providers.aws.session import Session
+from cloudrun.providers.aws.tags import to_aws
+from cloudrun.providers.launched import forget_keys
+from cloudrun.providers.rented import fact
 
 UNKNOWN = "InvalidInstanceID.NotFound"
 WRONG_STATE = ("IncorrectInstanceState", "IncorrectSpotRequestState")
@@ -79,7 +80,7 @@ def set_guard(session: Session, machine: Machine, guard: Guard) -> None:
     gone = [{"Key": key} for key, value in changed.items() if not value]
     with mapped(region=machine.region, what="tag"):
         if kept:
-            ec2.create_tags(Resources=[machine.id], Tags=t.to_aws(kept))
+            ec2.create_tags(Resources=[machine.id], Tags=to_aws(kept))
         if gone:
             ec2.delete_tags(Resources=[machine.id], Tags=gone)
 
