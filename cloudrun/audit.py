@@ -1,120 +1,210 @@
-"""The truth against the store: what providers, machines and run folders know is written back where the
-store does not know it. With the store deleted, `adopt` rebuilds it."""
+"""What there is at every provider, against what the store knows: what it is for, costs, and what is wrong.
+
+Only what carries our tags is looked at. What belongs to somebody else of the same account is shown, and
+never touched.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from contextlib import closing
-from dataclasses import replace
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
 
-from cloudrun import charging
-from cloudrun.attempts import offer_of
+from cloudrun import adopt, catalog, doctor, machines, rent
 from cloudrun.context import Context
-from cloudrun.errors import CloudrunError, NotFound, ProviderError
+from cloudrun.errors import CloudrunError, ProviderError
 from cloudrun.events import Note
-from cloudrun.models import Attempt, Charge, Machine, MachineState, Run, RunState, Stage
-from cloudrun.records import from_json
-from cloudrun.remote import process
-from cloudrun.runfiles import RunFiles
+from cloudrun.models import Machine, MachineState, Market
+from cloudrun.providers.base import Leftover, Leftovers, Stoppable
+
+HOURS_PER_MONTH = 730  # 365 * 24 / 12, as the providers quote monthly prices
+MOST_AT_ONCE = 8
+FREE_FOR_S = 120.0  # what a machine that is ending still needs goes within this
 
 
-def adopt(ctx: Context, providers: tuple[str, ...]) -> list[Machine]:
-    """Take up every machine of ours that the store does not know, and every run found on it or at home.
+class Cure(StrEnum):
+    """What `--fix` does about a finding, in the order in which it is done."""
 
-    Blocking; asks each provider for its machines and each running machine for its runs.
-    Idempotent: what is known is left as it is. Returns the machines that were new.
+    ADOPT = "adopt"
+    STOP = "stop"
+    GUARD = "set its guard"
+    TERMINATE = "terminate"
+    FREE = "free"
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One thing at a provider. `problem` is "" where it is as it should be; without a cure it is only shown.
     """
-    adopted = [machine for name in providers for machine in _adopt_machines(ctx, name)]
-    for folder in sorted(ctx.settings.runs_dir.glob("*/run.json")):
-        _adopt_from_home(ctx, folder.parent.name)
-    for machine in ctx.store.list_machines():
-        if machine.state is MachineState.RUNNING:
-            _adopt_from_machine(ctx, machine)
-    return adopted
+
+    provider: str
+    region: str
+    kind: str
+    name: str
+    id: str
+    state: str = ""
+    since: datetime | None = None
+    price_per_month_usd: Decimal | None = Decimal(0)  # None = unknown
+    used_by: str = ""  # the machine, run or person that it is for
+    problem: str = ""
+    cure: Cure | None = None
+    machine: Machine | None = None
+    leftover: Leftover | None = None
 
 
-def _adopt_machines(ctx: Context, provider: str) -> list[Machine]:
-    new: list[Machine] = []
-    try:
-        found = ctx.provider(provider).list_machines()
-    except ProviderError as error:  # no SDK, no account: nothing of ours there, or nobody can tell
-        ctx.on_event(Note(f"{provider} was not asked: {error.message}"))
-        return []
-    for machine in found:
-        if machine.state.gone or ctx.store.get_machine(machine.name) is not None:
+def audit(ctx: Context, providers: Sequence[str]) -> list[Item]:
+    """Everything of ours at these providers (blocking; asks each one, and each running machine for its
+    guard). A provider that cannot be asked is named in a note."""
+    found: list[Item] = []
+    for name in providers:
+        try:
+            found += _provider_items(ctx, name)
+        except ProviderError as error:
+            ctx.on_event(Note(f"{name} was not asked: {error.message}"))
+    return found
+
+
+def fix(ctx: Context, items: Sequence[Item]) -> Iterator[tuple[Item, str]]:
+    """Do what the items' cures say (blocking); each with "" or why it could not be done."""
+    for cure in Cure:
+        waiting = [item for item in items if item.cure is cure]
+        if cure is Cure.FREE:
+            yield from _free_all(ctx, waiting)
             continue
-        ctx.store.add_machine(machine)
-        new.append(machine)
-        if machine.launched_at is not None:
-            offer, at = offer_of(machine), machine.launched_at
-            charging.open_rent(ctx, offer, disk_gb=machine.disk_gb, machine=machine.name, run="", at=at)
-    return new
+        for item in waiting:
+            yield item, _tried(lambda item=item: _apply(ctx, item))  # type: ignore[misc]
 
 
-def _adopt_from_home(ctx: Context, run_id: str) -> None:
-    """A run whose folder outlived the store. run.json may be older than its end: walking it again tells."""
-    if _known(ctx, run_id):
-        return
-    try:
-        data = RunFiles(ctx.settings, run_id).load_record()
-        run = from_json(Run, data["run"])
-        attempts = [from_json(Attempt, item) for item in data.get("attempts", [])]
-        charges = [replace(from_json(Charge, item), id=None) for item in data.get("charges", [])]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        ctx.on_event(Note(f"{run_id}: its run.json cannot be read ({error}); left as it is"))
-        return
-    if attempts:
-        ctx.store.add_run(run, attempts[0], charges)
-        for attempt in attempts[1:]:
-            ctx.store.add_attempt(attempt)
+def _provider_items(ctx: Context, name: str) -> list[Item]:
+    provider = ctx.provider(name)
+    there = [machine for machine in provider.list_machines() if not machine.state.gone]
+    with ThreadPoolExecutor(MOST_AT_ONCE) as pool:
+        found = list(pool.map(lambda machine: _machine_item(ctx, machine), there))
+    if isinstance(provider, Leftovers):
+        found += [_leftover_item(each) for each in provider.list_leftovers()]
+    return found
 
 
-def _adopt_from_machine(ctx: Context, machine: Machine) -> None:
-    try:
-        with closing(ctx.connect(machine)) as shell:
-            for key, status in process.list_runs(shell).items():
-                run_id, _, number = key.rpartition(".")
-                if not _known(ctx, run_id):
-                    _adopt_process(ctx, machine, run_id, int(number), status, process.read_spec(shell, key))
-    except CloudrunError as error:
-        ctx.on_event(Note(f"{machine.name} cannot be looked into from here: {error.message}"))
-
-
-def _adopt_process(
-    ctx: Context,
-    machine: Machine,
-    run_id: str,
-    number: int,
-    status: process.ProcessStatus,
-    spec: Mapping[str, object],
-) -> None:
-    """A run that only its machine remembers: it is put at stage 9, so that `attach` walks it home."""
-    labels = spec.get("labels")
-    try:
-        assert isinstance(labels, Mapping)  # noqa: S101  # as we wrote it; anything else is handled below
-        run = from_json(Run, json.loads(labels["run"]))
-        order = json.loads(labels["order"])
-    except (AssertionError, ValueError, KeyError, TypeError) as error:
-        ctx.on_event(Note(f"{machine.name} holds a run {run_id} that is not ours to read: {error}"))
-        return
-    run = replace(run, id=run_id, state=RunState.RUNNING, stage=Stage.FOLLOW, machine=machine.name)
-    attempt = Attempt(
-        run=run_id,
-        number=number,
-        token=machine.token,
-        offer=offer_of(machine),
-        machine=machine.name,
-        started_at=status.started_at or run.submitted_at,
+def _machine_item(ctx: Context, machine: Machine) -> Item:
+    problem, cure = _machine_problem(ctx, machine)
+    return Item(
+        provider=machine.provider,
+        region=machine.region,
+        kind="machine",
+        name=machine.name,
+        id=machine.id,
+        state=machine.state.value,
+        since=machine.launched_at,
+        price_per_month_usd=_per_month_usd(machine),
+        used_by=_used_by(ctx, machine),
+        problem=problem,
+        cure=cure,
+        machine=machine,
     )
-    files = RunFiles(ctx.settings, run_id)
-    files.create()
-    files.save_record({"run": json.loads(labels["run"]), "order": order})
-    ctx.store.add_run(run, attempt, ())
 
 
-def _known(ctx: Context, run_id: str) -> bool:
+def _machine_problem(ctx: Context, machine: Machine) -> tuple[str, Cure | None]:
+    """What is wrong with a machine that its provider has."""
+    known = ctx.store.get_machine(machine.name)
+    if known is None or known.token != machine.token:
+        return "not known on this computer", Cure.ADOPT
+    if known.state.gone:
+        return "ended here, and still there", Cure.TERMINATE
+    if machine.state is MachineState.HALTED:
+        return "switched off from inside, billed on", Cure.STOP
+    runs = ctx.store.list_runs(machine=machine.name)
+    guarded = machine.deadline_at is not None or machine.idle_minutes is not None
+    if machine.run_owned and guarded and runs and all(run.state.final for run in runs):
+        return "its run has ended", Cure.TERMINATE
+    if machine.state is MachineState.RUNNING and not doctor.is_guarded(ctx, known):
+        return "nobody ends it: its guard does not watch", Cure.GUARD
+    return "", None
+
+
+def _used_by(ctx: Context, machine: Machine) -> str:
+    runs = ctx.store.list_runs(machine=machine.name, limit=1)
+    return runs[0].id if runs else dict(machine.detail).get("owner", "")
+
+
+def _per_month_usd(machine: Machine) -> Decimal | None:
+    """At its price of now: while it is off its disk alone, and an address that it keeps."""
+    if machine.market is Market.OWN:
+        return Decimal(0)
+    disk_gb = machine.disk_gb
+    extras, _remark = catalog.running_cost_per_hour_usd(machine.provider, disk_gb)
+    if machine.state is MachineState.STOPPED:
+        address = catalog.address_rule(machine.provider)
+        kept = bool(dict(machine.detail).get("fixed-address"))
+        spared = (address.price_usd or Decimal(0)) if address and not kept else Decimal(0)
+        return (extras - spared) * HOURS_PER_MONTH
+    if machine.price_per_hour_usd is None:
+        return None
+    return (machine.price_per_hour_usd + extras) * HOURS_PER_MONTH
+
+
+def _leftover_item(leftover: Leftover) -> Item:
+    return Item(
+        provider=leftover.provider,
+        region=leftover.region,
+        kind=leftover.kind,
+        name=leftover.name or leftover.id,
+        id=leftover.id,
+        price_per_month_usd=leftover.price_per_month_usd,
+        used_by=leftover.machine,
+        problem="" if leftover.in_use else "nothing needs it",
+        cure=None if leftover.in_use or not leftover.ours else Cure.FREE,
+        leftover=leftover,
+    )
+
+
+def _apply(ctx: Context, item: Item) -> None:
+    machine = item.machine
+    if machine is None:
+        return
+    if item.cure is Cure.ADOPT:
+        adopt.adopt(ctx, (item.provider,))
+    elif item.cure is Cure.STOP and isinstance(ctx.provider(item.provider), Stoppable):
+        machines.stop(ctx, machine)
+    elif item.cure is Cure.GUARD:
+        doctor.examine(ctx, machine, mend=True)
+    elif item.cure is Cure.TERMINATE:
+        known = ctx.store.get_machine(machine.name) or machine
+        rent.let_go(ctx, known if known.token == machine.token else machine)
+
+
+def _free_all(ctx: Context, items: Sequence[Item]) -> Iterator[tuple[Item, str]]:
+    """Some need others gone first, or a machine's end: as long as one goes, the rest is tried again."""
+    give_up_at = time.monotonic() + FREE_FOR_S
+    waiting = list(items)
+    while waiting:
+        left: list[tuple[Item, str]] = []
+        for item in waiting:
+            refusal = _tried(lambda item=item: _free(ctx, item))  # type: ignore[misc]
+            if refusal:
+                left.append((item, refusal))
+            else:
+                yield item, ""
+        if left and time.monotonic() > give_up_at:
+            yield from left
+            return
+        if left and len(left) == len(waiting):
+            time.sleep(min(1.0, ctx.settings.poll_s))
+        waiting = [item for item, _refusal in left]
+
+
+def _free(ctx: Context, item: Item) -> None:
+    provider = ctx.provider(item.provider)
+    if item.leftover is not None and isinstance(provider, Leftovers):
+        provider.free(item.leftover)
+
+
+def _tried(act: Callable[[], None]) -> str:
     try:
-        return ctx.store.find_run(run_id).id == run_id
-    except NotFound:
-        return False
+        act()
+    except CloudrunError as error:
+        return error.message
+    return ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -16,6 +16,7 @@ from cloudrun.models import NO_OPTIONS, Guard, LaunchOptions, Machine, Market, O
 from cloudrun.store import Store
 
 if TYPE_CHECKING:
+    from cloudrun.audit import Item
     from cloudrun.context import Context
     from cloudrun.doctor import Finding
     from cloudrun.providers.base import Provider
@@ -300,8 +301,24 @@ class MachineVerbs:
 
     def adopt(self, *, provider: str = "", on_event: OnEvent | None = None) -> list[Machine]:
         """Rebuild the store from the providers, the machines' own records and the run folders."""
-        from cloudrun import audit
-        from cloudrun.providers import provider_names
+        from cloudrun import adopt
 
-        names = (provider,) if provider else tuple(provider_names())
-        return audit.adopt(self.context(on_event=on_event), names)
+        return adopt.adopt(self.context(on_event=on_event), _providers(provider))
+
+    def audit(self, *, provider: str = "", on_event: OnEvent | None = None) -> list[Item]:
+        """Everything of ours at the providers, with what is wrong with it (blocking). Changes nothing."""
+        from cloudrun import audit
+
+        return audit.audit(self.context(on_event=on_event), _providers(provider))
+
+    def fix(self, items: Sequence[Item], *, on_event: OnEvent | None = None) -> Iterator[tuple[Item, str]]:
+        """Do what the cures of an audit say; each item with "" or why it could not be done (blocking)."""
+        from cloudrun import audit
+
+        return audit.fix(self.context(on_event=on_event), items)
+
+
+def _providers(name: str) -> tuple[str, ...]:
+    from cloudrun.providers import provider_names
+
+    return (name,) if name else tuple(provider_names())

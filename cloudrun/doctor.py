@@ -52,6 +52,16 @@ def examine(ctx: Context, machine: Machine, *, mend: bool) -> list[Finding]:
     return found
 
 
+def is_guarded(ctx: Context, machine: Machine) -> bool:
+    """Whether its guard watches a running machine, or none was asked for (blocking). One that cannot be
+    reached is taken to have its guard: it was given one to boot with."""
+    try:
+        with closing(ctx.connect(machine)) as shell:
+            return _guard(machine, shell).ok
+    except CloudrunError:
+        return True
+
+
 def _state(machine: Machine) -> Finding:
     if machine.state is MachineState.STOPPED:
         if rent.is_paused(machine):

@@ -191,7 +191,7 @@ def _money(client: Client, run: Run) -> Story:
 
 
 def _nothing_left(record: SimRecord) -> Fact:
-    left = [each["id"] for each in record.ask("instances") if each["state"] not in ("terminated", "stopped")]
+    left = [each["id"] for each in record.instances() if each["state"] not in ("terminated", "stopped")]
     return Fact("machines left running there", str(len(left)), ok=not left)
 
 

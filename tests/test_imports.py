@@ -23,17 +23,19 @@ ROOT = Path(__file__).resolve().parents[1]
 # never in a circle. A name stands for the module and all below it; the longest name that fits counts.
 LAYERS = (
     "__main__ cli supervisor drills",
-    "client client_machines",
+    "client client_machines client_money",
     "supervise",
-    "plan execute audit machines describing estimate doctor",
+    "audit",
+    "plan execute adopt machines describing estimate doctor",
     "follow carry rent charging capacity attempts context",
     "provision remote.transfer remote.process remote.agentlink",
+    "comparing measured",
     "target jobs stacks offers bundle outputs ledger billing store runfiles",
     "store_file store_rows store_schema manifest ignore leaks hashing tomlfile catalog"
     " providers.aws providers.azure sim",
     "providers",
     "server remote",
-    "guard records names words locks curves epochs notebook arithmetic keys payload",
+    "guard records names words locks curves epochs notebook arithmetic keys payload ownpc",
     "providers.base remote.shell",
     "config assets events",
     "models",

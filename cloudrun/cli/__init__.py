@@ -30,6 +30,7 @@ SECTIONS: dict[str, tuple[Entry, ...]] = {
         Entry("outputs", "cloudrun.cli.outputs:outputs", "List, fetch and open what runs wrote."),
         Entry("offers", "cloudrun.cli.offers:offers", "Show what can be rented, cheapest first."),
     ),
+    "Money": (Entry("cost", "cloudrun.cli.cost:cost", "Show what was spent, compare prices, read bills."),),
     "Machines": (
         Entry("launch", "cloudrun.cli.launch:launch", "Rent a machine that stays until its guard ends it."),
         Entry("machines", "cloudrun.cli.machines:machines", "Everything about machines."),
@@ -37,6 +38,7 @@ SECTIONS: dict[str, tuple[Entry, ...]] = {
         Entry("start", "cloudrun.cli.machines:start", "Start a stopped machine."),
         Entry("stop", "cloudrun.cli.machines:stop", "Switch a machine off and keep its disk."),
         Entry("terminate", "cloudrun.cli.machines:terminate", "End machines for good."),
+        Entry("audit", "cloudrun.cli.audit:audit", "Find what is rented, left over, or billed for nothing."),
         Entry("sim", "cloudrun.cli.sim:sim", "A cloud on this computer to rehearse on."),
     ),
     "Tools": (

@@ -14,10 +14,11 @@ from cloudrun.cli.options import complete_machine, json_option, open_client, yes
 from cloudrun.cli.table import Column
 from cloudrun.config import load_settings
 from cloudrun.errors import NotFound, Refused, UsageError
-from cloudrun.sim.record import SimRecord, find_sim, the_sim
+from cloudrun.sim.record import AWS, AZURE, SimRecord, find_sim, the_sim
 
 COLUMNS = (
     Column("INSTANCE", 3),
+    Column("CLOUD", 7, optional=True),
     Column("MACHINE", 0),
     Column("TYPE", 2),
     Column("ZONE", 4),
@@ -25,7 +26,10 @@ COLUMNS = (
     Column("STATE", 1),
     Column("NOTICE", 6, optional=True),
 )
-REAL_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_SESSION_TOKEN")
+REAL_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_SESSION_TOKEN", "AZURE_CLIENT_SECRET")
+
+# EC2 user guide, "Spot Instance interruption notices"; Azure, "Scheduled Events for Linux VMs": Preempt.
+NOTICE_S = {AWS: 120.0, AZURE: 30.0}
 
 sim = LazyGroup(
     "sim",
@@ -69,7 +73,7 @@ def up(kind: str | None, yes: bool, as_json: bool) -> None:
     if as_json:
         render.as_json(_shape(record))
         return
-    render.say(f"a rehearsal cloud is up: AWS at {record.url}, {record.kind} machines")
+    render.say(f"a rehearsal cloud is up: {_where(record)}")
     render.say('use it from this shell with: eval "$(cloudrun sim env)"')
 
 
@@ -90,11 +94,11 @@ def env(as_json: bool) -> None:
 def status(every: bool, as_json: bool) -> None:
     """Show what runs there, as the cloud itself knows it."""
     record = the_sim(_folder())
-    found = [each for each in record.ask("instances") if every or each["state"] != "terminated"]
+    found = [each for each in record.instances() if every or each["state"] != "terminated"]
     if as_json:
         render.as_json({**_shape(record), "instances": found})
         return
-    render.say(f"AWS at {record.url}, {record.kind} machines, SSH on port {record.ssh_port}")
+    render.say(f"{_where(record)}, SSH on port {record.ssh_port}")
     if not found:
         render.say("no machine runs there")
         return
@@ -106,25 +110,25 @@ def status(every: bool, as_json: bool) -> None:
 @click.option(
     "--notice-s",
     type=click.FloatRange(0),
-    default=120.0,
-    show_default=True,
-    help="Seconds between the notice and the end; 0: no notice at all.",
+    default=None,
+    help="Seconds between the notice and the end (AWS 120, Azure 30); 0: no notice at all.",
 )
 @click.option(
     "--action",
     type=click.Choice(["terminate", "stop", "hibernate"]),
     help="Other than what the machine was launched with.",
 )
-def preempt(name: str, notice_s: float, action: str | None) -> None:
+def preempt(name: str, notice_s: float | None, action: str | None) -> None:
     """Take a spot machine, as its provider would.
 
     NAME is a machine's name or id, or the instance's.
     """
     record = the_sim(_folder())
-    instance = _find_instance(record, name)
-    record.tell("preempt", instance_id=instance, notice_s=notice_s, action=action)
+    cloud, instance = _find_instance(record, name)
+    notice_s = NOTICE_S[cloud] if notice_s is None else notice_s
+    record.tell("preempt", cloud, instance_id=instance, notice_s=notice_s, action=action)
     end = f"it goes in {notice_s:.0f} s" if notice_s else "it is gone"
-    render.say(f"{name} ({instance}) is taken back: {end}")
+    render.say(f"{name} ({_short(instance)}) is taken back: {end}")
 
 
 @click.command(cls=Verb, examples=("cloudrun sim down",))
@@ -161,38 +165,54 @@ def _refuse_real_keys(*, yes: bool) -> None:
         )
 
 
-def _find_instance(record: SimRecord, name: str) -> str:
-    """The instance that a machine is: by our own records, else by the cloud's tags."""
-    instances = [each for each in record.ask("instances") if each["state"] != "terminated"]
-    ids = {each["id"] for each in instances}
-    if name in ids:
-        return name
+def _find_instance(record: SimRecord, name: str) -> tuple[str, str]:
+    """Cloud and id of the instance that a machine is: by our own records, else by the clouds' tags."""
+    instances = [each for each in record.instances() if each["state"] != "terminated"]
+    clouds = {each["id"]: each["cloud"] for each in instances}
+    if name in clouds:
+        return clouds[name], name
     try:
         machine = open_client().machine(name)
     except NotFound:
         machine = None
-    if machine is not None and machine.id in ids:
-        return machine.id
+    if machine is not None and machine.id in clouds:
+        return clouds[machine.id], machine.id
     tagged = [each["id"] for each in instances if each["tags"].get("cloudrun-name") == name]
     if not tagged:
         raise NotFound(f"no machine {name!r} runs in the rehearsal cloud", hint="cloudrun sim status")
-    return str(tagged[0])
+    return clouds[tagged[0]], str(tagged[0])
 
 
 def _row(instance: dict[str, Any]) -> tuple[str, ...]:
     return (
-        instance["id"],
+        _short(instance["id"]),
+        instance["cloud"],
         instance["tags"].get("cloudrun-name", ""),
         instance["type"],
-        instance["zone"],
+        instance["zone"] or instance["region"],
         instance["market"],
         instance["state"],
         instance["notice"],
     )
 
 
+def _short(id: str) -> str:
+    """Azure's ids are paths of resources; their last part tells enough."""
+    return id.rpartition("/")[2]
+
+
+def _where(record: SimRecord) -> str:
+    return f"AWS at {record.url}, Azure at {record.azure_url}, {record.kind} machines"
+
+
 def _shape(record: SimRecord) -> dict[str, Any]:
-    return {"url": record.url, "pid": record.pid, "ssh_port": record.ssh_port, "machines": record.kind}
+    return {
+        "url": record.url,
+        "azure_url": record.azure_url,
+        "pid": record.pid,
+        "ssh_port": record.ssh_port,
+        "machines": record.kind,
+    }
 
 
 def _no_sim(error: ImportError) -> UsageError:

@@ -77,6 +77,7 @@ def down(folder: Path) -> None:
 def serve(folder: Path, ssh_port: int, kind: str) -> None:
     """Be the rehearsal cloud until SIGTERM. Raises UsageError where another is one for that folder."""
     from cloudrun.sim.aws import AwsDouble
+    from cloudrun.sim.azure import AzureDouble
     from cloudrun.sim.machine import MachineHost
 
     over = threading.Event()
@@ -87,8 +88,8 @@ def serve(folder: Path, ssh_port: int, kind: str) -> None:
             raise UsageError("a rehearsal cloud is up there already", hint="cloudrun sim status")
         host = MachineHost(folder / "machines", ssh_port=ssh_port, kind=kind)
         try:
-            with AwsDouble(host) as double:
-                SimRecord(folder, os.getpid(), double.url, ssh_port, host.kind).save()
+            with AwsDouble(host) as aws, AzureDouble(host, folder=folder / "azure") as azure:
+                SimRecord(folder, os.getpid(), aws.url, ssh_port, host.kind, azure.environment()).save()
                 over.wait()
                 (folder / FILE).unlink(missing_ok=True)
         finally:

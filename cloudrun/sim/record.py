@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import shlex
+import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,16 @@ FILE = "cloud.json"
 REGION = "us-east-1"
 POLL_S = 0.5  # machines here boot in a second
 ANSWER_TIMEOUT_S = 30.0
-CLEARED = ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_DEFAULT_PROFILE")  # they would win over the keys below
+# They would win over the keys below, or lead past them.
+CLEARED = (
+    "AWS_PROFILE",
+    "AWS_SESSION_TOKEN",
+    "AWS_DEFAULT_PROFILE",
+    "AZURE_CLIENT_CERTIFICATE_PATH",
+    "AZURE_USERNAME",
+    "AZURE_FEDERATED_TOKEN_FILE",
+)
+AWS, AZURE = CLOUDS = ("aws", "azure")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +40,7 @@ class SimRecord:
     url: str
     ssh_port: int
     kind: str  # of its machines
+    azure: Mapping[str, str] = field(default_factory=dict)  # what a process needs to use the Azure half
 
     def save(self) -> None:
         draft = self.folder / f".{FILE}"
@@ -50,6 +61,7 @@ class SimRecord:
             "CLOUDRUN_SSH_PORT": str(self.ssh_port),
             "CLOUDRUN_POLL_S": str(POLL_S),
             "CLOUDRUN_ADDRESS_URL": f"{self.url}/_sim/address",
+            **self.azure,
         }
 
     def exports(self) -> list[str]:
@@ -57,17 +69,30 @@ class SimRecord:
         lines = [f"export {name}={shlex.quote(value)}" for name, value in self.environment().items()]
         return [*lines, f"unset {' '.join(CLEARED)}"]
 
-    def ask(self, name: str) -> Any:
+    @property
+    def azure_url(self) -> str:
+        return self.azure.get("CLOUDRUN_AZURE_ENDPOINT", "")
+
+    def instances(self) -> list[dict[str, Any]]:
+        """Every machine that the clouds know of, with the cloud that has it. Raises ProviderError."""
+        return [{**each, "cloud": cloud} for cloud in CLOUDS for each in self.ask("instances", cloud)]
+
+    def ask(self, name: str, cloud: str = AWS) -> Any:
         """GET /_sim/name. Raises ProviderError."""
-        return self._call(urllib.request.Request(f"{self.url}/_sim/{name}"))  # noqa: S310  # loopback
+        return self._call(cloud, name, None)
 
-    def tell(self, name: str, **values: object) -> None:
+    def tell(self, name: str, cloud: str = AWS, **values: object) -> None:
         """POST /_sim/name. Raises UsageError for what it does not accept, ProviderError without an answer."""
-        body = json.dumps(values).encode()
-        self._call(urllib.request.Request(f"{self.url}/_sim/{name}", data=body, method="POST"))  # noqa: S310
+        self._call(cloud, name, json.dumps(values).encode())
 
-    def _call(self, request: urllib.request.Request) -> Any:
-        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    def _call(self, cloud: str, name: str, body: bytes | None) -> Any:
+        url = f"{self.url if cloud == AWS else self.azure_url}/_sim/{name}"
+        request = urllib.request.Request(url, data=body, method="GET" if body is None else "POST")  # noqa: S310
+        handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
+        if cloud == AZURE:
+            authority = ssl.create_default_context(cafile=self.azure.get("REQUESTS_CA_BUNDLE"))
+            handlers.append(urllib.request.HTTPSHandler(context=authority))
+        direct = urllib.request.build_opener(*handlers)
         try:
             with direct.open(request, timeout=ANSWER_TIMEOUT_S) as answer:
                 return json.loads(answer.read())
