@@ -8,7 +8,7 @@
     life.py         states, and the machines behind them     clock.py  what happens a moment later
     spot.py         requests, interruptions, price history   prices.py, pricing.py, quotas.py  what it costs
     volumes.py      growing volumes   rights.py  IAM       metadata_paths.py  what a machine reads of itself
-    faults.py       refusals, throttling, capacity, lost answers
+    faults.py       refusals, throttling, lost answers
 
 Where it differs from EC2, on purpose or because nobody needed it yet:
 

@@ -1,11 +1,10 @@
-"""Answers that go wrong on request: refusals, throttling, capacity that is gone, answers that get lost."""
+"""Answers that go wrong on request: refusals, throttling, answers that get lost."""
 
 from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
 
-from cloudrun.models import Market
 from cloudrun.sim.aws.wire import ApiError
 
 EVERY_CALL = "*"
@@ -112,36 +111,3 @@ def _fits(fault: Fault, target: Target) -> bool:
         (fault.market, target.market),
     )
     return all(want in ("", is_) for want, is_ in wanted)
-
-
-class Capacity:
-    """How many more machines there are; without a limit: as many as anybody wants."""
-
-    def __init__(self) -> None:
-        self._free: dict[tuple[str, str, str], int] = {}
-        self._lock = threading.Lock()
-
-    def set_free(self, type: str, zone: str, market: str, count: int | None) -> None:
-        """So many are free there from now on. "" stands for all zones, or for both markets."""
-        if count is not None and count < 0:
-            raise ValueError("count is at least 0")
-        with self._lock:
-            self._free.pop((type, zone, market), None)
-            if count is not None:
-                self._free[type, zone, market] = count
-
-    def free(self, type: str, zone: str, market: Market) -> int | None:
-        with self._lock:
-            found = [self._free[key] for key in _keys(type, zone, market) if key in self._free]
-        return min(found, default=None)
-
-    def take(self, type: str, zone: str, market: Market, count: int) -> None:
-        """So many are in use now; a negative count gives them back."""
-        with self._lock:
-            for key in _keys(type, zone, market):
-                if key in self._free:
-                    self._free[key] -= count
-
-
-def _keys(type: str, zone: str, market: Market) -> list[tuple[str, str, str]]:
-    return [(type, place, kind) for place in (zone, "") for kind in (market.value, "")]
