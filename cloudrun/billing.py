@@ -12,7 +12,8 @@ from datetime import UTC, date, datetime
 from decimal import ROUND_HALF_UP, Decimal
 from functools import cache
 
-from cloudrun.catalog import BillingRule, load_billing
+from cloudrun.catalog import BillingRule, address_rule, load_billing
+from cloudrun.catalog.loader import read_csv
 from cloudrun.errors import ConfigError
 from cloudrun.models import Market
 
@@ -52,6 +53,28 @@ def exact_seconds(opened_at: datetime, closed_at: datetime) -> int:
     return max(0, passed.days * 86400 + passed.seconds + (passed.microseconds > 0))
 
 
+def address_price_usd(provider: str, day: date) -> Decimal:
+    """An hour of a running machine's public address on that day (UTC); 0 where it was free, or is not billed
+    apart. AWS bills every address since 2024-02-01."""
+    rule = address_rule(provider)
+    in_force = rule is not None and _covers(rule, day)
+    return (rule.price_usd or Decimal(0)) if rule and in_force else Decimal(0)
+
+
+def egress_usd(provider: str, sent_gb: Decimal) -> Decimal | None:
+    """An estimate of what so many GB sent to the internet in one month cost; None for a provider whose prices
+    the catalogue lacks. One region's prices stand for all."""
+    tiers = _egress_tiers(provider)
+    if not tiers:
+        return None
+    ends = [*(begin for begin, _ in tiers[1:]), max(sent_gb, tiers[-1][0])]
+    parts = [
+        max(Decimal(0), min(sent_gb, end) - begin) * price
+        for (begin, price), end in zip(tiers, ends, strict=True)
+    ]
+    return sum(parts, Decimal(0))
+
+
 def in_currency(amount_usd: Decimal, currency: str, rates: Mapping[str, Decimal]) -> Decimal:
     """The amount to show: converted and rounded, half up, to the currency's smallest coin. The ledger itself
     is never rounded to it. Raises ConfigError without a rate."""
@@ -62,6 +85,13 @@ def in_currency(amount_usd: Decimal, currency: str, rates: Mapping[str, Decimal]
         )
     coin = Decimal(1).scaleb(-_MINOR_UNITS.get(currency, 2))
     return (amount_usd * rates[currency]).quantize(coin, ROUND_HALF_UP)
+
+
+@cache
+def _egress_tiers(provider: str) -> tuple[tuple[Decimal, Decimal], ...]:
+    """(from so many GB on, USD a GB), the smallest first."""
+    rows = [row for row in read_csv("egress.csv") if row["provider"] == provider]
+    return tuple(sorted((Decimal(row["from_gb"]), Decimal(row["price_usd_gb"])) for row in rows))
 
 
 def _rule(provider: str, day: date) -> BillingRule | None:

@@ -21,6 +21,7 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 from cloudrun.client_machines import NO_SECRETS, MachineVerbs
+from cloudrun.client_money import MoneyVerbs
 from cloudrun.config import Settings, load_settings
 from cloudrun.errors import CloudrunError, Refused
 from cloudrun.events import OnEvent, Progress, ignore
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S = 20.0
 
 
-class Client(MachineVerbs):
+class Client(MachineVerbs, MoneyVerbs):
     """One user's cloudrun: settings, store, and everything that can be done with them."""
 
     def __init__(self, settings: Settings | None = None) -> None:
