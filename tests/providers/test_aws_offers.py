@@ -19,7 +19,7 @@ from cloudrun.catalog.loader import read_csv
 from cloudrun.config import Settings
 from cloudrun.errors import Credentials, ImageNotFound, NotFound, ProviderError
 from cloudrun.models import GpuNeed, Machine, MachineState, Market, Offer, Stack
-from cloudrun.providers.aws.answers import OLDEST, kept, side_by_side
+from cloudrun.providers.answers import OLDEST, kept, side_by_side
 from cloudrun.providers.aws.images import find_image, login_user
 from cloudrun.providers.aws.offers import REHEARSAL, find_offers, wanted_types
 from cloudrun.providers.aws.prices import on_demand_prices, spot_prices
@@ -53,7 +53,7 @@ def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
 
 
 def answers_of(session: Session) -> Path:
-    return session.settings.home / "cache" / "aws"
+    return session.settings.home / "cache" / "answers"
 
 
 def of(offers: list[Offer], market: Market) -> list[Offer]:

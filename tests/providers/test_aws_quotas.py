@@ -150,6 +150,6 @@ def test_a_quota_that_refuses_nothing_is_kept_longer(account: Account) -> None:
 def age_quotas(account: Account, *, minutes: float) -> None:
     """Let what is kept of quotas be that old."""
     asked_at = datetime.now(UTC) - timedelta(minutes=minutes)
-    for path in (account.home / "cache" / "aws").glob("*quotas-*"):
+    for path in (account.home / "cache" / "answers").glob("*quotas-*"):
         stored = json.loads(path.read_text())
         path.write_text(json.dumps({**stored, "asked_at": asked_at.isoformat()}))

@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError
 from cloudrun.catalog.loader import read_csv
 from cloudrun.errors import ImageNotFound
 from cloudrun.models import Stack
-from cloudrun.providers.aws.answers import kept
+from cloudrun.providers.answers import kept
 from cloudrun.providers.aws.errors import mapped
 from cloudrun.providers.aws.session import Session
 from cloudrun.words import nearest

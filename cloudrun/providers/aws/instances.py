@@ -15,7 +15,7 @@ from cloudrun.config import Settings
 from cloudrun.errors import Credentials
 from cloudrun.models import Machine, MachineState, Market, OnPreempt, SshAddress
 from cloudrun.providers import tags as t
-from cloudrun.providers.aws.answers import side_by_side
+from cloudrun.providers.answers import side_by_side
 from cloudrun.providers.aws.errors import mapped
 from cloudrun.providers.aws.session import Session
 from cloudrun.providers.aws.tags import COUNT, tags_of

@@ -38,8 +38,8 @@ from cloudrun.keys import make_keys
 from cloudrun.models import LaunchSpec, Machine, Market, OnPreempt
 from cloudrun.payload import user_data
 from cloudrun.providers import tags as t
+from cloudrun.providers.answers import kept
 from cloudrun.providers.aws.addresses import free_address, make_address
-from cloudrun.providers.aws.answers import kept
 from cloudrun.providers.aws.errors import MORE, mapped, shipped
 from cloudrun.providers.aws.images import find_image, image_key, login_user
 from cloudrun.providers.aws.instances import by_token, describe, machine_of

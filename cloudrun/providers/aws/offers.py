@@ -21,7 +21,7 @@ from cloudrun import catalog
 from cloudrun.catalog import InstanceType
 from cloudrun.errors import ConfigError, Credentials, NotFound, ProviderError
 from cloudrun.models import Market, Offer
-from cloudrun.providers.aws.answers import digest, kept, side_by_side
+from cloudrun.providers.answers import digest, kept, side_by_side
 from cloudrun.providers.aws.errors import mapped
 from cloudrun.providers.aws.prices import on_demand_prices, placement_scores, spot_prices_now
 from cloudrun.providers.aws.quotas import quota_limits, too_small

@@ -14,7 +14,7 @@ from typing import Any
 
 from cloudrun.errors import Credentials
 from cloudrun.models import Machine, Market
-from cloudrun.providers.aws.answers import digest, kept
+from cloudrun.providers.answers import digest, kept
 from cloudrun.providers.aws.errors import mapped
 from cloudrun.providers.aws.session import Session
 

@@ -15,7 +15,7 @@ from functools import cache
 from cloudrun.catalog import InstanceType
 from cloudrun.catalog.loader import read_csv
 from cloudrun.models import Market
-from cloudrun.providers.aws.answers import kept
+from cloudrun.providers.answers import kept
 from cloudrun.providers.aws.errors import mapped
 from cloudrun.providers.aws.session import Session
 

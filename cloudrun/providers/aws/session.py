@@ -19,6 +19,7 @@ from botocore.exceptions import BotoCoreError
 
 from cloudrun.config import Settings
 from cloudrun.errors import ConfigError, Credentials
+from cloudrun.providers.aws.errors import mapped
 
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 60.0  # RunInstances of fifty machines may take tens of seconds
@@ -113,8 +114,9 @@ class Session:
 
     def fingerprint(self) -> str:
         """A short name of credentials and endpoint, for what is kept of answers: zones and quotas of one
-        account are not another's. Raises botocore's errors where credentials cannot be had."""
-        found = self._session().get_credentials()
+        account are not another's. Raises Credentials where they cannot be had."""
+        with mapped(region="", what="credentials"):
+            found = self._session().get_credentials()
         who = (found.access_key if found else "", os.environ.get("AWS_ENDPOINT_URL", ""))
         return hashlib.sha256("\n".join(who).encode()).hexdigest()[:12]
 

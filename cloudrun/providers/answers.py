@@ -1,6 +1,6 @@
-"""What AWS answered, kept on disk for a while, so that planning twice asks once.
+"""What a cloud answered, kept on disk for a while, so that planning twice asks once.
 
-One file an answer below cache/aws of the home folder, written whole or not at all: any number of
+One file an answer below cache/answers of the home folder, written whole or not at all: any number of
 processes may read and write. Losing the folder costs nothing but the calls.
 """
 
@@ -18,31 +18,42 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from cloudrun.providers.aws.errors import mapped
-from cloudrun.providers.aws.session import Session
+from cloudrun.config import Settings
 
 OLDEST = timedelta(days=2)  # files past any use; keys of a login change by the hour and leave theirs behind
-WORKERS = 16  # calls at once: AWS has 17 regions that every account may use
+WORKERS = 16  # calls at once: AWS, say, has 17 regions that every account may use
 
 A = TypeVar("A")
 R = TypeVar("R")
 
 
+class Account(Protocol):
+    """Whom the cloud answered."""
+
+    @property
+    def settings(self) -> Settings: ...
+
+    def fingerprint(self) -> str:
+        """A short name of cloud, credentials and endpoint: one account's answers are not another's. Raises
+        Credentials where there are none."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A JSON value, and when AWS gave it."""
+    """A JSON value, and when the cloud gave it."""
 
     value: Any
     asked_at: datetime
 
 
-def kept(session: Session, name: str, max_age: timedelta, ask: Callable[[], Any]) -> Answer:
+def kept(account: Account, name: str, max_age: timedelta, ask: Callable[[], Any]) -> Answer:
     """The answer of that name if it is young enough, else a new one from `ask`, which returns a JSON value
     and may raise. A file that cannot be read or written only means to ask again."""
-    with mapped(region="", what="credentials"):
-        path = _folder(session) / f"{session.fingerprint()}-{_file_name(name)}.json"
+    folder = account.settings.home / "cache" / "answers"
+    path = folder / f"{account.fingerprint()}-{_file_name(name)}.json"
     now = datetime.now(UTC)
     found = _load(path)
     if found and timedelta(0) <= now - found.asked_at < max_age:
@@ -57,17 +68,13 @@ def side_by_side(work: Callable[[A], R], items: Iterable[A]) -> list[R]:
     listed = list(items)
     if len(listed) < 2:
         return [work(item) for item in listed]
-    with ThreadPoolExecutor(min(len(listed), WORKERS), thread_name_prefix="aws") as pool:
+    with ThreadPoolExecutor(min(len(listed), WORKERS), thread_name_prefix="asking") as pool:
         return list(pool.map(work, listed))
 
 
 def digest(words: Iterable[str]) -> str:
     """A short name for a set of words, part of an answer's name."""
     return sha256("\n".join(sorted(words)).encode()).hexdigest()[:12]
-
-
-def _folder(session: Session) -> Path:
-    return session.settings.home / "cache" / "aws"
 
 
 def _file_name(name: str) -> str:
