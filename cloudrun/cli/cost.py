@@ -12,9 +12,6 @@ cost = LazyGroup(
     sections={
         "Commands": (
             Entry("compare", "cloudrun.cli.cost_compare:compare", "Show what the same work costs elsewhere."),
-            Entry(
-                "import", "cloudrun.cli.cost_import:import_bill", "Lay a provider's bill beside the ledger."
-            ),
         )
     },
     examples=("cloudrun cost compare --hours 45 --gpu K80",),
