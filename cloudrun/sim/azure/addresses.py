@@ -6,6 +6,7 @@ import random
 import re
 from collections.abc import Iterator
 
+from cloudrun.sim.azure.kinds import Put
 from cloudrun.sim.azure.network import NAMESPACE, NetworkKind, SecurityGroups, Subnets, prefixes_of
 from cloudrun.sim.azure.routes import Route
 from cloudrun.sim.azure.store import Resource, World
@@ -23,7 +24,8 @@ class PublicAddresses(NetworkKind):
     schema = "network:publicIPAddresses"
     rank = 20
 
-    def fill(self, request: Request, resource: Resource, before: Body | None) -> None:
+    def fill(self, put: Put) -> None:
+        resource = put.resource
         sku = resource.body.setdefault("sku", {})
         sku.setdefault("name", "Basic")
         properties = resource.properties
@@ -38,7 +40,7 @@ class PublicAddresses(NetworkKind):
                 400,
             )
         self._name(resource)
-        address = (before or {}).get("properties", {}).get("ipAddress")
+        address = (put.before or {}).get("properties", {}).get("ipAddress")
         if address:
             properties["ipAddress"] = address
 
@@ -104,7 +106,8 @@ class Interfaces(NetworkKind):
     schema = "network:networkInterfaces"
     rank = 10
 
-    def fill(self, request: Request, resource: Resource, before: Body | None) -> None:
+    def fill(self, put: Put) -> None:
+        request, resource = put.request, put.resource
         properties = resource.properties
         configurations = properties.get("ipConfigurations") or []
         if not configurations:
@@ -129,24 +132,24 @@ class Interfaces(NetworkKind):
     ) -> None:
         properties = configuration.setdefault("properties", {})
         subnet_id = self.needs(request, resource, properties.get("subnet"), Subnets.type)
-        id = f"{resource.id}/ipConfigurations/{configuration.get('name', '')}"
+        ours = f"{resource.id}/ipConfigurations/{configuration.get('name', '')}"
         if properties.get("publicIPAddress"):
             address = self.needs(request, resource, properties["publicIPAddress"], PublicAddresses.type)
             for user, part in self.world.referring(address):
                 if user.id.lower() != resource.id.lower():
                     raise ApiError(
                         "PublicIPAddressInUse",
-                        f"Resource {id} is referencing public IP address {address} that is already allocated "
-                        f"to resource {part}.",
+                        f"Resource {ours} is referencing public IP address {address} that is already "
+                        f"allocated to resource {part}.",
                         400,
                     )
-        configuration["id"] = id
+        configuration["id"] = ours
         configuration["type"] = f"{self.type}/ipConfigurations"
         properties.setdefault("privateIPAllocationMethod", "Dynamic")
         properties.setdefault("privateIPAddressVersion", "IPv4")
         properties.setdefault("primary", first)
         if not properties.get("privateIPAddress"):
-            properties["privateIPAddress"] = self._private_address(subnet_id, id)
+            properties["privateIPAddress"] = self._private_address(subnet_id, ours)
 
     def check_delete(self, resource: Resource) -> None:
         users = [user for user, _ in self.world.referring(resource.id)]
@@ -183,9 +186,9 @@ class Interfaces(NetworkKind):
     def public_address(self, resource: Resource) -> Resource | None:
         """The public address of its first configuration that has one."""
         for each in resource.properties["ipConfigurations"]:
-            id = (each["properties"].get("publicIPAddress") or {}).get("id", "")
-            if id:
-                return self.world.get(id)
+            address = (each["properties"].get("publicIPAddress") or {}).get("id", "")
+            if address:
+                return self.world.get(address)
         return None
 
     def _private_address(self, subnet_id: str, configuration: str) -> str:

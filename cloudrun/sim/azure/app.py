@@ -34,16 +34,11 @@ class App:
         self._control = control
         self.routes = Routes()
         self.calls = CallLog()
+        login = "/{tenant}/v2.0/.well-known/openid-configuration"
         self.routes.add(
             [
-                Route(
-                    "GET",
-                    "/{tenant}/v2.0/.well-known/openid-configuration",
-                    "",
-                    world.tokens.configuration,
-                    True,
-                ),
-                Route("POST", "/{tenant}/oauth2/v2.0/token", "", world.tokens.token, True),
+                Route("GET", login, "", world.tokens.configuration, public=True),
+                Route("POST", "/{tenant}/oauth2/v2.0/token", "", world.tokens.token, public=True),
             ]
         )
 
@@ -103,8 +98,8 @@ class App:
 
     def _region(self, request: Request) -> str:
         """Where the call belongs, as far as its address or its body tell."""
-        if isinstance(request.body, dict) and isinstance(request.body.get("location"), str):
-            return request.body["location"].replace(" ", "").lower()
+        if isinstance(request.body, dict) and "location" in request.body:
+            return str(request.body["location"]).replace(" ", "").lower()
         if "location" in request.params:
             return request.params["location"].lower()
         with self._world.lock:

@@ -63,8 +63,8 @@ class Authorization:
                 "LinkedAuthorizationFailed",
                 f"The client '{request.principal}' with object id '{request.principal}' has permission to "
                 f"perform action '{request.operation}' on scope '{request.path}'; however, it does not have "
-                f"permission to perform action(s) '{operation}' on the linked scope(s) '{scope}' (respectively) "
-                "or the linked scope(s) are invalid.",
+                f"permission to perform action(s) '{operation}' on the linked scope(s) '{scope}' "
+                "(respectively) or the linked scope(s) are invalid.",
             )
 
     def may(self, principal: str, operation: str, scope: str) -> bool:
@@ -100,7 +100,7 @@ class Authorization:
             Route("GET", f"{_PLACE}/roleAssignments", f"{right}Assignments/read", self._list_assignments),
         ]
 
-    def _permissions(self, request: Request) -> Reply:
+    def _permissions(self, _: Request) -> Reply:
         """What the caller may do there, as role definitions word it."""
         return Reply(200, {"value": [{"actions": list(self._allowed), "notActions": []}]})
 

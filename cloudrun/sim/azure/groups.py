@@ -214,7 +214,7 @@ class Groups:
             },
         )
 
-    def _subscription(self, request: Request) -> Reply:
+    def _subscription(self, _: Request) -> Reply:
         return Reply(
             200,
             {

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from copy import deepcopy
+from dataclasses import dataclass
 from typing import ClassVar
 
 from cloudrun.sim.azure import validate
@@ -19,6 +20,15 @@ from cloudrun.sim.azure.wire import ApiError, Body, Reply, Request
 
 _HOME = "/subscriptions/{subscription}"
 _GROUP = _HOME + "/resourceGroups/{group}"
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """A PUT on its way: `resource` has the new body; `before` is the one that it replaces, if any."""
+
+    request: Request
+    resource: Resource
+    before: Body | None
 
 
 class Kind:
@@ -40,13 +50,13 @@ class Kind:
 
     # What is special about a kind
 
-    def fill(self, request: Request, resource: Resource, before: Body | None) -> None:
-        """Complete a new body (resource.body) with Azure's defaults, or raise ApiError.
+    def fill(self, put: Put) -> None:
+        """Complete a new body (put.resource.body) with Azure's defaults, or raise ApiError.
 
-        `before` is the body that it replaces, None at the first PUT. Called before anything is stored.
+        Called before anything is stored.
         """
 
-    def stored(self, request: Request, resource: Resource, before: Body | None) -> None:
+    def stored(self, put: Put) -> None:
         """It is in the world now, its operation not yet done."""
 
     def settle(self, resource: Resource) -> None:
@@ -55,8 +65,9 @@ class Kind:
     def failed(self, resource: Resource, error: ApiError) -> None:
         """The operation of its PUT has failed; it stays, in state Failed."""
 
-    def patch(self, request: Request, resource: Resource, body: Body) -> Reply:
+    def patch(self, request: Request, resource: Resource) -> Reply:
         """A PATCH. Tags alone, at once, unless a kind can do more."""
+        body = request.json()
         self._only_tags(body)
         resource.body["tags"] = body.get("tags") or {}
         resource.touch()
@@ -71,7 +82,7 @@ class Kind:
     def deleted(self, resource: Resource) -> None:
         """It is out of the world."""
 
-    def references(self, resource: Resource) -> Iterator[tuple[str, str]]:
+    def references(self, resource: Resource) -> Iterator[tuple[str, str]]:  # noqa: ARG002 - others use it
         """(id of a resource that it needs, id of the part of it that does)."""
         yield from ()
 
@@ -160,11 +171,11 @@ class Kind:
         group = self.world.group(request.params["group"], for_writing=True)
         names = _names(request)
         old = self.world.get(self.id_of(group.name, names))
-        location = self._location(request, body, old, group.name, names)
+        location = self._location(request, body, group.name, names)
         resource = Resource(self, group.name, names, location, body)
         if old is not None:
             self._check_change(old, location)
-        self.fill(request, resource, old.body if old else None)
+        self.fill(Put(request, resource, old.body if old else None))
         if old is not None:
             before, old.body, old.state = old.body, resource.body, "Updating"
             old.touch()
@@ -172,7 +183,7 @@ class Kind:
         else:
             before = None
             self.world.add(resource)
-        self.stored(request, resource, before)
+        self.stored(Put(request, resource, before))
         return self.accept_put(request, resource, made=before is None)
 
     def accept_put(self, request: Request, resource: Resource, *, made: bool) -> Reply:
@@ -202,7 +213,7 @@ class Kind:
         self.world.group(request.params["group"], for_writing=True)
         found = self.named(request)
         request.region = found.location
-        return self.patch(request, found, body)
+        return self.patch(request, found)
 
     def _delete(self, request: Request) -> Reply:
         self.world.group(request.params["group"], for_writing=True)
@@ -239,9 +250,7 @@ class Kind:
         ]
         return Reply(200, {"value": shown})
 
-    def _location(
-        self, request: Request, body: Body, old: Resource | None, group: str, names: tuple[str, ...]
-    ) -> str:
+    def _location(self, request: Request, body: Body, group: str, names: tuple[str, ...]) -> str:
         if len(names) > 1:
             parent = self.parent(group, names)
             request.region = parent.location

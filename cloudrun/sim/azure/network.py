@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Iterator
 from typing import ClassVar
 
-from cloudrun.sim.azure.kinds import Kind
+from cloudrun.sim.azure.kinds import Kind, Put
 from cloudrun.sim.azure.store import Resource
 from cloudrun.sim.azure.wire import ApiError, Body, Request
 
@@ -38,20 +38,20 @@ class NetworkKind(Kind):
 
     def needs(self, request: Request, user: Resource, reference: Body | None, type: str) -> str:
         """The id of a resource that another one names, checked: it is there, near, and may be used."""
-        id = str((reference or {}).get("id", ""))
-        found = self.world.get(id)
+        named = str((reference or {}).get("id", ""))
+        found = self.world.get(named)
         if found is None or found.kind.type != type or found.location != user.location:
             raise ApiError(
                 "InvalidResourceReference",
-                f"Resource {id} referenced by resource {user.id} was not found. Please make sure that the "
+                f"Resource {named} referenced by resource {user.id} was not found. Please make sure that the "
                 "referenced resource exists, and that both resources are in the same region.",
                 400,
             )
         if found.state == "Deleting":
             raise ApiError(
                 "ReferencedResourceNotProvisioned",
-                f"Cannot proceed with operation because resource {id} used by resource {user.id} is not in "
-                "Succeeded state. Resource is in Deleting state.",
+                f"Cannot proceed with operation because resource {named} used by resource {user.id} is not "
+                "in Succeeded state. Resource is in Deleting state.",
             )
         self.world.authorization.check_linked(request, f"{type}/join/action", found.id)
         return found.id
@@ -82,29 +82,23 @@ class ChildKind(NetworkKind):
         ]
         for at, each in enumerate(made):
             before = old.get(each.name.lower())
-            self.check(request, each, before.body if before else None, parent, made[:at])
+            self.check(Put(request, each, before.body if before else None), made[:at])
         for gone in old.values():
             self.drop(gone)
         for each in made:
             self.world.add(each)
 
-    def fill(self, request: Request, resource: Resource, before: Body | None) -> None:
+    def fill(self, put: Put) -> None:
+        resource = put.resource
         parent = self.parent(resource.group, resource.names)
         siblings = [
             each
             for each in self.world.children(parent, self.type)
             if each.name.lower() != resource.name.lower()
         ]
-        self.check(request, resource, before, parent, siblings)
+        self.check(put, siblings)
 
-    def check(
-        self,
-        request: Request,
-        resource: Resource,
-        before: Body | None,
-        parent: Resource,
-        siblings: list[Resource],
-    ) -> None:
+    def check(self, put: Put, siblings: list[Resource]) -> None:
         """Complete a child's body, or raise ApiError: it does not fit its parent or its siblings."""
 
 
@@ -120,17 +114,18 @@ class ParentKind(NetworkKind):
         assert isinstance(kind, ChildKind)  # noqa: S101 - told by `child`
         return kind
 
-    def stored(self, request: Request, resource: Resource, before: Body | None) -> None:
+    def stored(self, put: Put) -> None:
+        resource = put.resource
         bodies = resource.properties.pop(self.holds, None)
         if bodies is None:
             return
         try:
-            self.children.replace(request, resource, bodies)
+            self.children.replace(put.request, resource, bodies)
         except ApiError:
-            if before is None:
+            if put.before is None:
                 self.world.remove(resource)
             else:
-                resource.body = before
+                resource.body = put.before
             raise
 
     def settle(self, resource: Resource) -> None:
@@ -157,7 +152,8 @@ class VirtualNetworks(ParentKind):
     child = f"{NAMESPACE}/virtualNetworks/subnets"
     holds = "subnets"
 
-    def fill(self, request: Request, resource: Resource, before: Body | None) -> None:
+    def fill(self, put: Put) -> None:
+        resource = put.resource
         prefixes = (resource.properties.get("addressSpace") or {}).get("addressPrefixes")
         if not prefixes:
             raise ApiError(
@@ -173,14 +169,9 @@ class Subnets(ChildKind):
     type = f"{NAMESPACE}/virtualNetworks/subnets"
     schema = "network:virtualNetworks/subnets"
 
-    def check(
-        self,
-        request: Request,
-        resource: Resource,
-        before: Body | None,
-        parent: Resource,
-        siblings: list[Resource],
-    ) -> None:
+    def check(self, put: Put, siblings: list[Resource]) -> None:
+        resource = put.resource
+        parent = self.parent(resource.group, resource.names)
         space = [_network(each, "") for each in parent.properties["addressSpace"]["addressPrefixes"]]
         ours = prefixes_of(resource)
         for mine in ours:
@@ -200,7 +191,9 @@ class Subnets(ChildKind):
                     400,
                 )
         if resource.properties.get("networkSecurityGroup"):
-            self.needs(request, resource, resource.properties["networkSecurityGroup"], SecurityGroups.type)
+            self.needs(
+                put.request, resource, resource.properties["networkSecurityGroup"], SecurityGroups.type
+            )
         for name, value in (
             ("delegations", []),
             ("privateEndpointNetworkPolicies", "Enabled"),
@@ -236,8 +229,8 @@ class SecurityGroups(ParentKind):
     child = f"{NAMESPACE}/networkSecurityGroups/securityRules"
     holds = "securityRules"
 
-    def fill(self, request: Request, resource: Resource, before: Body | None) -> None:
-        resource.properties.setdefault(self.holds, [])  # a PUT without rules leaves none
+    def fill(self, put: Put) -> None:
+        put.resource.properties.setdefault(self.holds, [])  # a PUT without rules leaves none
 
     def check_delete(self, resource: Resource) -> None:
         users = [part for _, part in self.world.referring(resource.id)]
@@ -264,15 +257,8 @@ class SecurityRules(ChildKind):
     type = f"{NAMESPACE}/networkSecurityGroups/securityRules"
     schema = "network:networkSecurityGroups/securityRules"
 
-    def check(
-        self,
-        request: Request,
-        resource: Resource,
-        before: Body | None,
-        parent: Resource,
-        siblings: list[Resource],
-    ) -> None:
-        rule = resource.properties
+    def check(self, put: Put, siblings: list[Resource]) -> None:
+        resource, rule = put.resource, put.resource.properties
         if not 100 <= rule["priority"] <= 4096:
             raise ApiError(
                 "SecurityRuleInvalidPriority",

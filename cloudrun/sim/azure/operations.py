@@ -107,9 +107,7 @@ class Operations:
         def end() -> None:
             with self._world.lock:
                 try:
-                    if operation.late is not None:
-                        raise operation.late
-                    operation.finish(done())
+                    operation.finish(_late_or(operation.late, done))
                 except ApiError as error:
                     operation.fail(error)
                     if failed is not None:
@@ -151,6 +149,12 @@ class Operations:
         if operation.error is not None:
             raise operation.error
         return Reply(200, operation.output)
+
+
+def _late_or(late: ApiError | None, done: Callable[[], Any]) -> Any:
+    if late is not None:
+        raise late
+    return done()
 
 
 def wait_headers(seconds: float) -> dict[str, str]:

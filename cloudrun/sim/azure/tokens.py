@@ -52,7 +52,7 @@ class Tokens:
             raise ApiError(
                 "ExpiredAuthenticationToken",
                 "The access token expiry UTC time is in the past.",
-                headers={"WWW-Authenticate": self._challenge(request, "invalid_token", claims=True)},
+                headers={"WWW-Authenticate": self._challenge(request, "insufficient_claims", claims=True)},
             )
         return principal
 
