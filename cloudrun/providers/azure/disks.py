@@ -9,69 +9,64 @@ whatever comes of it.
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from itertools import islice
 
-from cloudrun.catalog.loader import find_type, list_types
+from cloudrun.catalog import list_types
 from cloudrun.errors import NotFound, Refused
-from cloudrun.models import Machine
+from cloudrun.models import Machine, Offer
 from cloudrun.providers import tags as t
 from cloudrun.providers.azure import power
+from cloudrun.providers.azure.arm import Body, begin, settled, shown, state_of
 from cloudrun.providers.azure.errors import error_for, mapped
+from cloudrun.providers.azure.parts import parts_of_id
 from cloudrun.providers.azure.power import DEALLOCATED, DEALLOCATING, RESIZING, Look
 from cloudrun.providers.azure.session import Session
+from cloudrun.providers.azure.skus import takes_premium
 
-PROVIDER = "azure"
 USUAL_TYPE = "StandardSSD_LRS"
-# Standard_NC4as_T4_v3: what stands between the number of CPUs and the first "_" are the size's features, and
-# "s" is premium storage ("Azure VM sizes naming conventions"); older ones have it in the family: DS2_v2.
-SIZE = re.compile(r"Standard_(?P<family>[A-Z]+)\d+(-\d+)?(?P<features>[a-z]*)(_|$)")
-OLD_PREMIUM_FAMILIES = ("DS", "GS")
+PREMIUM = "Premium"  # how the names of premium kinds begin
+MOST_NAMED = 5  # sizes that a refusal names
+MOST_OWN_GB = 4095  # of a system's disk ("Introduction to Azure managed disks", OS disk)
 # A data disk grows while its machine runs unless it crosses this size ("Expand without downtime").
 MOST_ONLINE_GB = 4095
 UNDER_WAY = ("", "starting", "stopping", DEALLOCATING)  # power states that pass by themselves
-CHANGED_WITHIN_S = 20.0  # Azure changes a disk's size in a second or two; then it is looked at again later
 
 
-def disk_type(asked: str, size: str, *, takes_premium: bool | None = None) -> str:
-    """The kind of disk to launch with: what was asked for, else the usual one. No I/O.
-
-    takes_premium is what Azure says of the size (its capability PremiumIO); None: its name tells. Raises
-    Refused for a premium disk on a size that takes none.
-    """
-    if not asked.startswith("Premium"):
+def disk_type(session: Session, offer: Offer, asked: str) -> str:
+    """The kind of disk to launch with: what was asked for, else the usual one. Raises Refused for a premium
+    disk on a size that takes none, with sizes that do."""
+    if not asked.startswith(PREMIUM) or takes_premium(session, offer.type, offer.region):
         return asked or USUAL_TYPE
-    if named_premium(size) if takes_premium is None else takes_premium:
-        return asked
+    instead = ", ".join(islice(_premium_sizes(session, offer), MOST_NAMED))
     raise Refused(
-        f"{size} takes no premium disks ({asked})",
-        hint=f"leave --disk-type out, or launch one that does: {', '.join(_premium_sizes(size))}",
+        f"{offer.type} takes no premium disks ({asked})",
+        hint=f"leave --disk-type out, or launch one that does: {instead}",
     )
-
-
-def named_premium(size: str) -> bool:
-    """Whether a size takes premium disks, by its name."""
-    found = SIZE.match(size)
-    return found is not None and ("s" in found["features"] or found["family"] in OLD_PREMIUM_FAMILIES)
 
 
 def resize_disk(session: Session, machine: Machine, disk_gb: int, *, disk: str = "") -> None:
     """Take the first step towards that size, of the machine's own disk or of the data disk with that name;
     disk_ready takes the others. Idempotent; nothing happens when it has that size.
 
-    Raises Refused for less than it has, NotFound where there is no such disk. A stopped machine stays off.
+    Raises Refused for less than it has or too much, NotFound where there is no such disk. A stopped machine stays off.
     """
     with mapped(region=machine.region, type=machine.type, what="resize the disk"):
         seen = power.look(session, machine)
-        found = _disk(session, seen, disk)
-        if disk_gb < found.disk_size_gb:
+        found = _disk(session, machine, seen, disk)
+        if disk_gb < _size_gb(found):
             raise Refused(
-                f"the disk of {machine.name} has {found.disk_size_gb} GB, and Azure makes none smaller",
+                f"the disk of {machine.name} has {_size_gb(found)} GB, and Azure makes none smaller",
                 hint="launch another machine with a smaller --disk-gb",
             )
-        _go_on(session, replace(seen, failure=""), found, disk_gb, own=not disk)
+        if not disk and disk_gb > MOST_OWN_GB:
+            raise Refused(
+                f"{disk_gb} GB are too much for the disk of a system at Azure",
+                hint=f"{MOST_OWN_GB} GB are the most; keep data elsewhere",
+            )
+        _go_on(session, machine, replace(seen, failure=""), found, disk_gb, own=not disk)
 
 
 def disk_ready(session: Session, machine: Machine, disk_gb: int, *, disk: str = "") -> bool:
@@ -82,84 +77,93 @@ def disk_ready(session: Session, machine: Machine, disk_gb: int, *, disk: str = 
     """
     with mapped(region=machine.region, type=machine.type, what="resize the disk"):
         seen = power.look(session, machine)
-        found = _disk(session, seen, disk)
+        found = _disk(session, machine, seen, disk)
         if seen.failure and seen.power == DEALLOCATED and RESIZING in seen.tags:
             raise error_for(
                 seen.failure, seen.words, region=machine.region, type=machine.type, what="start again"
             )
-        return _go_on(session, seen, found, disk_gb, own=not disk)
+        return _go_on(session, machine, seen, found, disk_gb, own=not disk)
 
 
-def _go_on(session: Session, seen: Look, disk: Any, disk_gb: int, *, own: bool) -> bool:
+def _go_on(session: Session, machine: Machine, seen: Look, disk: Body, disk_gb: int, *, own: bool) -> bool:
     """Take the step that is due. True when there is none left."""
-    if seen.power in UNDER_WAY or seen.vm.provisioning_state == "Creating":
+    if seen.power in UNDER_WAY or state_of(seen.body) == "Creating":
         return False
-    if disk.disk_size_gb >= disk_gb:
-        return _come_back(session, seen, disk_gb if own else 0)
-    if disk.provisioning_state == "Updating":
+    if _size_gb(disk) >= disk_gb:
+        return _come_back(session, machine, seen, disk_gb if own else 0)
+    if state_of(disk) == "Updating":
         return False
     if seen.power == DEALLOCATED:
-        _grow_while_off(session, seen, disk, disk_gb)
-    elif not own and (disk_gb <= MOST_ONLINE_GB or disk.disk_size_gb > MOST_ONLINE_GB):
-        _grow(session, disk, disk_gb)
+        _grow_while_off(session, machine, seen, disk, disk_gb)
+    elif not own and (disk_gb <= MOST_ONLINE_GB or _size_gb(disk) > MOST_ONLINE_GB):
+        _grow(session, machine, disk, disk_gb)
     else:
-        power.change_tags(session, seen, {RESIZING: str(disk_gb)})
-        session.compute.virtual_machines.begin_deallocate(seen.group, seen.name, polling=False)
+        power.change_tags(session, machine, seen, {RESIZING: str(disk_gb)})
+        power.deallocate(session, machine)
     return False
 
 
-def _come_back(session: Session, seen: Look, own_gb: int) -> bool:
+def _come_back(session: Session, machine: Machine, seen: Look, own_gb: int) -> bool:
     """The disk has its size: start the machine if it is off for that. The mark goes when it is on."""
     if RESIZING in seen.tags and seen.power == DEALLOCATED:
-        session.compute.virtual_machines.begin_start(seen.group, seen.name, polling=False)
+        power.turn_on(session, machine)
         return False
-    power.change_tags(session, seen, {RESIZING: "", **({t.DISK_GB: str(own_gb)} if own_gb else {})})
+    known = {t.DISK_GB: str(own_gb)} if own_gb else {}
+    power.change_tags(session, machine, seen, {RESIZING: "", **known})
     return True
 
 
-def _grow_while_off(session: Session, seen: Look, disk: Any, disk_gb: int) -> None:
+def _grow_while_off(session: Session, machine: Machine, seen: Look, disk: Body, disk_gb: int) -> None:
     """Change the size; where that is refused, a machine that is off for it only is started first."""
     try:
-        _grow(session, disk, disk_gb)
+        _grow(session, machine, disk, disk_gb)
     except Exception:
         if RESIZING in seen.tags:
-            session.compute.virtual_machines.begin_start(seen.group, seen.name, polling=False)
+            power.turn_on(session, machine)
             with suppress(Exception):  # what counts is why the disk cannot have that size
-                power.change_tags(session, seen, {RESIZING: ""})
+                power.change_tags(session, machine, seen, {RESIZING: ""})
         raise
 
 
-def _grow(session: Session, disk: Any, disk_gb: int) -> None:
-    group, name = power.group_and_name(disk.id)
-    change = {"properties": {"diskSizeGB": disk_gb}}
-    session.compute.disks.begin_update(
-        group, name, change, polling_interval=power.look_again_s(session)
-    ).result(CHANGED_WITHIN_S)
+def _grow(session: Session, machine: Machine, disk: Body, disk_gb: int) -> None:
+    """Change the size, and wait for it: that takes Azure a second or two."""
+    group, name = _group_and_name(disk["id"])
+    disks, change = session.compute.disks, {"properties": {"diskSizeGB": disk_gb}}
+    settled(
+        session,
+        session.compute,
+        begin(disks.begin_update, group, name, change),
+        lambda: shown(disks.get, group, name),
+        region=machine.region,
+        what="resize the disk",
+    )
 
 
-def _disk(session: Session, seen: Look, name: str) -> Any:
-    """The machine's own disk, or its data disk of that name."""
-    storage = seen.vm.storage_profile
-    if not name:
-        own = storage.os_disk.managed_disk
-        if own is not None and own.id:
-            return session.compute.disks.get(*power.group_and_name(own.id))
-        raise NotFound(f"{seen.name} has no disk yet", hint="try again in a moment")
-    for each in storage.data_disks or ():
-        if name in (each.name, str(each.lun)):
-            return session.compute.disks.get(*power.group_and_name(each.managed_disk.id))
-    names = ", ".join(each.name for each in storage.data_disks or ()) or "none"
-    raise NotFound(f"{seen.name} has no data disk {name}", hint=f"its data disks: {names}")
+def _disk(session: Session, machine: Machine, seen: Look, name: str) -> Body:
+    """The machine's own disk, or its data disk of that name or number (LUN)."""
+    storage = seen.body["properties"]["storageProfile"]
+    attached: Sequence[Body] = storage.get("dataDisks") or ()
+    listed = [each for each in attached if name in (each.get("name"), str(each["lun"]))]
+    found = listed[0] if listed else storage["osDisk"] if not name else {}
+    managed = found.get("managedDisk") or {}
+    if managed.get("id"):
+        return shown(session.compute.disks.get, *_group_and_name(managed["id"]))
+    names = ", ".join(str(each.get("name")) for each in attached) or "none"
+    raise NotFound(f"{machine.name} has no such disk (yet)", hint=f"its data disks: {names}")
 
 
-def _premium_sizes(size: str) -> list[str]:
-    """Sizes of the catalogue that take premium disks and can be had, with as many GPUs."""
-    known = find_type(PROVIDER, size)
-    count = known.gpu_count if known else 1
-    found = [
-        each
-        for each in list_types(PROVIDER)
-        if each.status == "listed" and each.nvidia and each.whole_gpus and named_premium(each.type)
-    ]
-    found = [each for each in found if each.gpu_count == count] or found
-    return [each.type for each in sorted(found, key=lambda each: (each.vcpus, each.type))][:5]
+def _size_gb(disk: Body) -> int:
+    return int(disk["properties"]["diskSizeGB"])
+
+
+def _group_and_name(id: str) -> tuple[str, str]:
+    parts = parts_of_id(id)
+    return parts.group, parts.stem
+
+
+def _premium_sizes(session: Session, offer: Offer) -> Iterator[str]:
+    """Sizes of the catalogue that take premium disks and can be had, with as many GPUs, smallest first."""
+    for each in sorted(list_types(offer.provider), key=lambda each: (each.vcpus, each.type)):
+        wanted = each.status == "listed" and each.whole_gpus and each.nvidia == bool(offer.gpu)
+        if wanted and each.gpu_count == offer.gpu_count and takes_premium(session, each.type, offer.region):
+            yield each.type

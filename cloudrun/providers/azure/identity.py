@@ -14,7 +14,10 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
+from azure.core.exceptions import HttpResponseError
+
 from cloudrun.providers.azure.errors import mapped
+from cloudrun.providers.azure.power import has_code
 from cloudrun.providers.azure.session import Session
 
 ROLE_NAME = "cloudrun self-release"
@@ -38,10 +41,10 @@ def let_release_itself(session: Session, vm: str, principal: str, *, region: str
     with mapped(region=region, what="let the machine release itself"):
         try:
             _assign(session, vm, principal)
-        except _http_error() as error:
-            if _code(error) in DENIED:
+        except HttpResponseError as error:
+            if has_code(error, DENIED):
                 return False
-            if _code(error) not in NO_ROLE:
+            if not has_code(error, NO_ROLE):
                 raise
             return _make_and_assign(session, vm, principal)
     return True
@@ -72,8 +75,8 @@ def _make_and_assign(session: Session, vm: str, principal: str) -> bool:
     try:
         session.authorization.role_definitions.create_or_update(session.scope, guid, role(session))
         _assign(session, vm, principal)
-    except _http_error() as error:
-        if _code(error) in (*DENIED, *NO_ROLE):  # the next machine will find it
+    except HttpResponseError as error:
+        if has_code(error, (*DENIED, *NO_ROLE)):  # the next machine will find it
             return False
         raise
     return True
@@ -92,16 +95,6 @@ def _assign(session: Session, vm: str, principal: str) -> None:
     }
     try:
         session.authorization.role_assignments.create(vm, str(guid), wanted)
-    except _http_error() as error:
-        if _code(error) not in THERE_ALREADY:
+    except HttpResponseError as error:
+        if not has_code(error, THERE_ALREADY):
             raise
-
-
-def _http_error() -> type[Any]:
-    from azure.core.exceptions import HttpResponseError
-
-    return HttpResponseError
-
-
-def _code(error: Any) -> str:
-    return str(error.error.code) if error.error is not None else ""

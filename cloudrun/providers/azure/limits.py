@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
+from azure.core.rest import HttpRequest
+
 from cloudrun.errors import CloudrunError
 from cloudrun.models import Offer
 from cloudrun.providers.answers import kept
@@ -48,8 +50,6 @@ def granted(permissions: Sequence[Mapping[str, Any]], action: str) -> bool:
 
 def _permissions(session: Session) -> list[Any]:
     """What this account may do in the subscription, one entry for each role that it has there."""
-    from azure.core.rest import HttpRequest
-
     url = f"{session.scope}/providers/Microsoft.Authorization/permissions"
     found: list[Any] = []
     while url:

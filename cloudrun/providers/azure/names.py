@@ -6,9 +6,9 @@ A label is unique in its region over all of Azure's customers, and is given with
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from cloudrun.errors import Refused
+from cloudrun.providers.azure.arm import shown, shown_or_none
 from cloudrun.providers.azure.errors import mapped
 from cloudrun.providers.azure.session import Session
 
@@ -37,22 +37,16 @@ def refuse_taken(session: Session, region: str, label: str, *, group: str, addre
     that group has it: a launch that is repeated meets its own. One call for a free name, two for a taken one.
     """
     check_label(label)
+    network = session.network
     with mapped(region=region, what="ask for the DNS name"):
-        answer = session.network.check_dns_name_availability(region, domain_name_label=label)
-        if answer.available or _label_of(session, group, address) == label:
+        answer = shown(network.check_dns_name_availability, region, domain_name_label=label)
+        if answer["available"]:
             return
+        own = shown_or_none(network.public_ip_addresses.get, group, address) or {}
+    settings = own.get("properties", {}).get("dnsSettings") or {}
+    if settings.get("domainNameLabel") == label:
+        return
     raise Refused(
         f"{dns_name(label, region)} is taken",
         hint="choose another --dns-label; it is unique in its region over all of Azure's customers",
     )
-
-
-def _label_of(session: Session, group: str, address: str) -> str:
-    """The DNS label of one of our public addresses, "" where there is none (yet)."""
-    from azure.core.exceptions import ResourceNotFoundError
-
-    try:
-        found: Any = session.network.public_ip_addresses.get(group, address)
-    except ResourceNotFoundError:
-        return ""
-    return str(found.dns_settings.domain_name_label or "") if found.dns_settings else ""

@@ -8,26 +8,30 @@ ours is marked first; without the mark a spot machine that is off was taken back
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+
+from azure.core.exceptions import HttpResponseError
 
 from cloudrun.errors import NoCapacity, NotFound
 from cloudrun.models import Guard, Machine, MachineState
 from cloudrun.providers import tags as t
-from cloudrun.providers.azure.errors import mapped
+from cloudrun.providers.azure.arm import Begun, Body, begin, settled, shown_or_none
+from cloudrun.providers.azure.errors import codes_of, mapped
+from cloudrun.providers.azure.parts import parts_of_id
 from cloudrun.providers.azure.session import Session
 
 OFF = "cloudrun-off"  # "1" on a machine that was stopped from here
 RESIZING = "cloudrun-resizing"  # the GB of a disk for which the machine is off; see disks.py
 POWER, FAILED = "PowerState/", "ProvisioningState/failed/"  # beginnings of the codes of an instance view
 DEALLOCATED, DEALLOCATING = "deallocated", "deallocating"
+ON = ("running", "starting")
 # A change of tags meets an operation that is still under way, e.g. a start: 409 with one of these.
 BUSY = ("Conflict", "AnotherOperationInProgress", "RetryableError")
 BUSY_FOR_S = 60.0  # past this, something else is in the way
-QUICK_S = 1.0
+BUSY_WAIT_S = 1.0
 
 Tags = Mapping[str, str]
 
@@ -36,23 +40,23 @@ Tags = Mapping[str, str]
 class Look:
     """A machine as Azure has it at one moment."""
 
-    group: str
-    name: str
+    body: Body
     power: str  # running, starting, stopping, stopped, deallocating, deallocated; "" before it has any
     failure: str  # code of the last operation where that failed, else ""
     words: str  # what Azure says of that
     tags: Tags
-    vm: Any
 
 
 def stop(session: Session, machine: Machine) -> None:
-    """Deallocate it, disk and address kept: at once nothing but those is billed. Idempotent, and right for
-    one that was switched off from inside. Raises NotFound when it is gone."""
+    """Deallocate it, disk and address kept: soon nothing but those is billed. Idempotent, and right for one
+    that was switched off from inside. Raises NotFound when it is gone."""
     with mapped(region=machine.region, type=machine.type, what="stop"):
         seen = look(session, machine)
-        change_tags(session, seen, {OFF: "1", RESIZING: ""})
-        if seen.power not in (DEALLOCATED, DEALLOCATING):
-            session.compute.virtual_machines.begin_deallocate(seen.group, seen.name, polling=False)
+        try:
+            change_tags(session, machine, seen, {OFF: "1", RESIZING: ""})
+        finally:  # also where the mark is refused: a machine that is on costs more than a wrong word about it
+            if seen.power not in (DEALLOCATED, DEALLOCATING):
+                deallocate(session, machine)
 
 
 def start(session: Session, machine: Machine) -> Machine:
@@ -66,12 +70,14 @@ def start(session: Session, machine: Machine) -> Machine:
         seen = look(session, machine)
         if seen.power == DEALLOCATING:
             raise NoCapacity(f"{machine.name} is still stopping", hint="try again in a moment")
-        change_tags(session, seen, {OFF: "", RESIZING: ""})
+        change_tags(session, machine, seen, {OFF: "", RESIZING: ""})
         try:
-            session.compute.virtual_machines.begin_start(seen.group, seen.name, polling=False)
+            if seen.power not in ON:
+                turn_on(session, machine)
         except Exception:
             with suppress(Exception):  # what counts is why it does not start
-                change_tags(session, look(session, machine), _marks(seen.tags))
+                marks = {key: seen.tags.get(key, "") for key in (OFF, RESIZING)}
+                change_tags(session, machine, look(session, machine), marks)
             raise
     return replace(machine, state=MachineState.PENDING, ended_at=None)
 
@@ -79,7 +85,19 @@ def start(session: Session, machine: Machine) -> Machine:
 def set_guard(session: Session, machine: Machine, guard: Guard) -> None:
     """Keep the changed policy in the tags, for whoever rebuilds the machine from them. Idempotent."""
     with mapped(region=machine.region, what="tag"):
-        change_tags(session, look(session, machine), t.guard_tags(guard))
+        change_tags(session, machine, look(session, machine), t.guard_tags(guard))
+
+
+def deallocate(session: Session, machine: Machine) -> None:
+    """Ask for it and return at once."""
+    parts = parts_of_id(machine.id)
+    begin(session.compute.virtual_machines.begin_deallocate, parts.group, parts.stem)
+
+
+def turn_on(session: Session, machine: Machine) -> None:
+    """Ask for it and return at once."""
+    parts = parts_of_id(machine.id)
+    begin(session.compute.virtual_machines.begin_start, parts.group, parts.stem)
 
 
 def why_off(
@@ -97,70 +115,67 @@ def why_off(
 
 def look(session: Session, machine: Machine) -> Look:
     """The machine as it is now: one call. Raises NotFound when it is gone."""
-    from azure.core.exceptions import ResourceNotFoundError
-
-    group, name = group_and_name(machine.id)
-    try:
-        vm = session.compute.virtual_machines.get(group, name, expand="instanceView")
-    except ResourceNotFoundError as error:
-        raise NotFound(f"the machine {machine.name} is gone", hint="launch a new one") from error
-    power = _status(vm, POWER)[0]
-    failure, words = _status(vm, FAILED)
-    return Look(group, name, power, failure, words, dict(vm.tags or {}), vm)
+    body = _body(session, machine)
+    if body is None:
+        raise NotFound(f"the machine {machine.name} is gone", hint="launch a new one")
+    return look_at(body)
 
 
-def change_tags(session: Session, seen: Look, changes: Tags) -> Look:
+def look_at(body: Body) -> Look:
+    """What the body of a machine says, as it is with its instance view."""
+    view = body["properties"].get("instanceView") or {}
+    statuses: Sequence[Body] = view.get("statuses") or ()
+    failure, words = _status(statuses, FAILED)
+    return Look(body, _status(statuses, POWER)[0], failure, words, dict(body.get("tags") or {}))
+
+
+def change_tags(session: Session, machine: Machine, seen: Look, changes: Tags) -> None:
     """Set these tags, and remove those that are to be ""; the others stay. No call where all is so already.
 
-    Blocks for a moment: a machine takes one change at a time, and the next call would meet this one.
+    Blocks for a moment: a machine takes one change at a time, and the next call would meet this one. Where
+    another one is still under way it waits for that, for a minute at most.
     """
     wanted = {key: value for key, value in {**seen.tags, **changes}.items() if value}
     if wanted == dict(seen.tags):
-        return seen
-    machines = session.compute.virtual_machines
-    once_free(
+        return
+    parts, machines = parts_of_id(machine.id), session.compute.virtual_machines
+    change = {"tags": wanted}
+    begun = _once_free(session, lambda: begin(machines.begin_update, parts.group, parts.stem, change))
+    settled(
         session,
-        lambda: machines.begin_update(
-            seen.group, seen.name, {"tags": wanted}, polling_interval=look_again_s(session)
-        ).result(),
+        session.compute,
+        begun,
+        lambda: look(session, machine).body,
+        region=machine.region,
+        what="tag",
     )
-    return replace(seen, tags=wanted)
 
 
-def once_free(session: Session, change: Callable[[], object]) -> None:
-    """Do the change; again after a while where another one is still under way."""
-    from azure.core.exceptions import HttpResponseError
+def has_code(error: HttpResponseError, codes: Sequence[str]) -> bool:
+    """Whether Azure refused with one of these, wherever in its answer that stands."""
+    return any(code in codes for code, _ in codes_of(error))
 
+
+def _once_free(session: Session, change: Callable[[], Begun]) -> Begun:
     give_up_at = time.monotonic() + BUSY_FOR_S
     while True:
         try:
-            change()
-            return
+            return change()
         except HttpResponseError as error:
-            if error.error is None or error.error.code not in BUSY or time.monotonic() > give_up_at:
+            if not has_code(error, BUSY) or time.monotonic() > give_up_at:
                 raise
-        time.sleep(look_again_s(session))
+        time.sleep(min(BUSY_WAIT_S, session.settings.poll_s))
 
 
-def look_again_s(session: Session) -> float:
-    """Between two looks at an operation that takes a moment, where Azure names no time."""
-    return min(QUICK_S, session.settings.poll_s)
+def _body(session: Session, machine: Machine) -> Body | None:
+    parts = parts_of_id(machine.id)
+    machines = session.compute.virtual_machines
+    return shown_or_none(machines.get, parts.group, parts.stem, expand="instanceView")
 
 
-def group_and_name(id: str) -> tuple[str, str]:
-    """Resource group and name in the id of a resource: .../resourceGroups/GROUP/providers/KIND/NAME."""
-    parts = id.split("/")
-    return parts[4], parts[-1]
-
-
-def _marks(tags: Tags) -> Tags:
-    return {key: tags.get(key, "") for key in (OFF, RESIZING)}
-
-
-def _status(vm: Any, beginning: str) -> tuple[str, str]:
-    """Rest of the code and message of the first status of the instance view whose code begins so."""
-    statuses = (vm.instance_view.statuses if vm.instance_view else None) or ()
+def _status(statuses: Sequence[Body], beginning: str) -> tuple[str, str]:
+    """Rest of the code and message of the first status whose code begins so."""
     for status in statuses:
-        if str(status.code).startswith(beginning):
-            return str(status.code).removeprefix(beginning), str(status.message or "")
+        if str(status["code"]).startswith(beginning):
+            return str(status["code"]).removeprefix(beginning), str(status.get("message", ""))
     return "", ""
