@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import pickle
 import tarfile
 import zlib
@@ -51,8 +50,7 @@ def fetch_set(data: Path) -> None:
     if _find(folder):
         return
     print(f"fetching CIFAR-10: {ARCHIVE}, 170 MB", flush=True)
-    own = os.environ.get("CIFAR10_URL")
-    urls = [f"{base.rstrip('/')}/{ARCHIVE}" for base in ([own] if own else URLS)]
+    urls = [f"{base}/{ARCHIVE}" for base in fetch.sources("CIFAR10_URL", URLS)]
     unpack(fetch.fetch(urls, folder / ARCHIVE, ARCHIVE_MD5), folder)
 
 

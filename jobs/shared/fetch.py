@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import os
 import time
 import urllib.error
 import urllib.request
@@ -22,6 +23,25 @@ SAY_EVERY_S = 10.0
 
 class FetchError(Exception):
     """Not there, not reachable, or not the file that was published."""
+
+
+def sources(variable: str, published: tuple[str, ...]) -> list[str]:
+    """Where a set comes from: the address in that environment variable, or where it was published."""
+    own = os.environ.get(variable)
+    return [base.rstrip("/") for base in ((own,) if own else published)]
+
+
+def fetch_missing(folder: Path, md5: dict[str, str], bases: list[str], *, title: str) -> None:
+    """Make `folder` hold the files whose checksums are given. One that is there, gzipped or not, is taken.
+
+    Raises FetchError where a missing one cannot be had.
+    """
+    for name, checksum in md5.items():
+        there = folder / name
+        if there.is_file() or there.with_name(name.removesuffix(".gz")).is_file():
+            continue
+        print(f"fetching {title}: {name}", flush=True)
+        fetch([f"{base}/{name}" for base in bases], there, checksum)
 
 
 def fetch(urls: list[str], to: Path, md5: str, *, timeout_s: float = CONNECT_TIMEOUT_S) -> Path:

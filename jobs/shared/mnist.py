@@ -8,7 +8,6 @@ other sources for the download.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -41,13 +40,8 @@ def fetch_set(name: str, data: Path) -> None:
 
     Raises fetch.FetchError where a missing one cannot be had.
     """
-    own = os.environ.get(f"{name.upper()}_URL")
-    for file, md5 in MD5[name].items():
-        there = data / name / file
-        if there.is_file() or there.with_name(file.removesuffix(".gz")).is_file():
-            continue
-        print(f"fetching {TITLES[name]}: {file}", flush=True)
-        fetch.fetch([f"{base.rstrip('/')}/{file}" for base in ([own] if own else URLS[name])], there, md5)
+    sources = fetch.sources(f"{name.upper()}_URL", URLS[name])
+    fetch.fetch_missing(data / name, MD5[name], sources, title=TITLES[name])
 
 
 def read_set(name: str, data: Path) -> tuple[Pair, Pair]:

@@ -14,7 +14,7 @@ import download
 import numpy as np
 import render
 import torch
-from shared import fetch, readers
+from shared import fetch, mnist, readers
 
 VAL_PER_CLASS, VAL_EXTRA_PER_CLASS = 400, 200  # of train and of extra, as in the paper
 SPREAD = 64.0  # about the standard deviation of these sets, on the scale 0..255
@@ -133,15 +133,8 @@ def _read_svhn(data: Path) -> Sets:
 
 
 def _read_mnist(data: Path) -> Sets:
-    download.fetch_mnist(data)
-    pairs = []
-    for name in ("train", "t10k"):
-        images = readers.read_idx(data / "mnist" / f"{name}-images-idx3-ubyte", 3)
-        labels = readers.read_idx(data / "mnist" / f"{name}-labels-idx1-ubyte", 1)
-        if images.shape[1:] != (28, 28) or len(images) != len(labels) or labels.max() > 9:
-            raise readers.ReaderError(f"{data / 'mnist'}: {name} is not 28x28 images of digits with labels")
-        pairs.append((_as_svhn(images), labels.astype(np.int64)))
-    train, test = pairs
+    mnist.fetch_set("mnist", data)
+    train, test = ((_as_svhn(images), labels) for images, labels in mnist.read_set("mnist", data))
     return Sets("MNIST, padded to 32x32, three equal channels", train, None, test)
 
 

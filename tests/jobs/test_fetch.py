@@ -11,7 +11,7 @@ from pathlib import Path
 import download
 import numpy as np
 import pytest
-from shared import fetch
+from shared import fetch, mnist
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 MD5 = hashlib.md5(CONTENT).hexdigest()
@@ -166,13 +166,14 @@ def test_the_sets_are_asked_for_by_their_published_names(
     source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every file of both sets, and a file that is there already (gzipped or not) is not fetched."""
-    for name in (*download.SVHN_MD5, *download.MNIST_MD5):
-        monkeypatch.setitem(download.SVHN_MD5 if name in download.SVHN_MD5 else download.MNIST_MD5, name, MD5)
+    for checksums in (download.SVHN_MD5, mnist.MD5["mnist"]):
+        for name in checksums:
+            monkeypatch.setitem(checksums, name, MD5)
     monkeypatch.setenv("SVHN_URL", f"{source.url}/")
     monkeypatch.setenv("MNIST_URL", source.url)
     (tmp_path / "mnist").mkdir()
     (tmp_path / "mnist" / "train-images-idx3-ubyte").write_bytes(b"unpacked")
     download.fetch_svhn(tmp_path)
-    download.fetch_mnist(tmp_path)
+    mnist.fetch_set("mnist", tmp_path)
     assert len(source.asked) == 3 + 3
     assert sorted(file.name for file in (tmp_path / "svhn").iterdir()) == sorted(download.SVHN_MD5)
