@@ -51,7 +51,8 @@ def resize_disk(session: Session, machine: Machine, disk_gb: int, *, disk: str =
     """Take the first step towards that size, of the machine's own disk or of the data disk with that name;
     disk_ready takes the others. Idempotent; nothing happens when it has that size.
 
-    Raises Refused for less than it has or too much, NotFound where there is no such disk. A stopped machine stays off.
+    Raises Refused for less than it has or too much, NotFound where there is no such disk. A stopped machine
+    stays off.
     """
     with mapped(region=machine.region, type=machine.type, what="resize the disk"):
         seen = power.look(session, machine)

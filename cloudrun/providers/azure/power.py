@@ -18,7 +18,7 @@ from azure.core.exceptions import HttpResponseError
 from cloudrun.errors import NoCapacity, NotFound
 from cloudrun.models import Guard, Machine, MachineState
 from cloudrun.providers import tags as t
-from cloudrun.providers.azure.arm import Begun, Body, begin, settled, shown_or_none
+from cloudrun.providers.azure.arm import USUAL_WAIT_S, Begun, Body, begin, settled, shown_or_none
 from cloudrun.providers.azure.errors import codes_of, mapped
 from cloudrun.providers.azure.parts import parts_of_id
 from cloudrun.providers.azure.session import Session
@@ -31,7 +31,6 @@ ON = ("running", "starting")
 # A change of tags meets an operation that is still under way, e.g. a start: 409 with one of these.
 BUSY = ("Conflict", "AnotherOperationInProgress", "RetryableError")
 BUSY_FOR_S = 60.0  # past this, something else is in the way
-BUSY_WAIT_S = 1.0
 
 Tags = Mapping[str, str]
 
@@ -151,6 +150,11 @@ def change_tags(session: Session, machine: Machine, seen: Look, changes: Tags) -
     )
 
 
+def look_again_s(session: Session) -> float:
+    """Between two looks at what takes a moment, where Azure names no time."""
+    return min(USUAL_WAIT_S, session.settings.poll_s)
+
+
 def has_code(error: HttpResponseError, codes: Sequence[str]) -> bool:
     """Whether Azure refused with one of these, wherever in its answer that stands."""
     return any(code in codes for code, _ in codes_of(error))
@@ -164,7 +168,7 @@ def _once_free(session: Session, change: Callable[[], Begun]) -> Begun:
         except HttpResponseError as error:
             if not has_code(error, BUSY) or time.monotonic() > give_up_at:
                 raise
-        time.sleep(min(BUSY_WAIT_S, session.settings.poll_s))
+        time.sleep(look_again_s(session))
 
 
 def _body(session: Session, machine: Machine) -> Body | None:
