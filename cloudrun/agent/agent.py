@@ -1333,7 +1333,7 @@ def heed(source, address):
             if stays or not has_connection(address):
                 source.done()
     except Exception as error:
-        if repr(error) != source.complaint:
+        if repr(error) != getattr(source, "complaint", ""):
             source.complaint = repr(error)
             sys.stderr.write("notices: %r\n" % error)
             sys.stderr.flush()
@@ -1349,7 +1349,6 @@ class AwsNotices:
         where = os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT") or "http://169.254.169.254"
         self.place = urlsplit(where)
         self.token = ""
-        self.complaint = ""
 
     def poll(self):
         """{action, time, left_s}, None where nothing is announced. Raises whatever the service does wrong."""

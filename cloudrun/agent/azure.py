@@ -52,7 +52,6 @@ class Notices:
     memory live, or were asked for, and are only written down."""
 
     def __init__(self):
-        self.complaint = ""  # the guard's own
         self.name = self.action = ""
         self.logged = set()
         self.times = {}  # EventId: when, as it was said first; Azure no longer says once it has begun

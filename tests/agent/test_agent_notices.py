@@ -16,7 +16,7 @@ from resuming import KEY, boot, go, log_of, power_off, start_job, state_of
 
 from cloudrun.guard import policy
 from cloudrun.models import Guard
-from cloudrun.remote import agentlink, process
+from cloudrun.remote import process
 from cloudrun.remote.process import ProcessState
 
 TERMINABLE = 'trap "echo saving; exit 75" TERM; echo up; while :; do sleep 0.02; done'
@@ -31,17 +31,6 @@ def imds(machine: LocalShell) -> Iterator[LittleImds]:
     yield service
     power_off(machine)  # its guard asks no service that is gone
     service.close()
-
-
-@pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An agent that looks more often and has less patience, for tests that need many looks."""
-    source = agentlink.agent_source()
-    for old, new in ((b"POLL_S = 2.0", b"POLL_S = 0.05"), (b"GRACE_S = 5.0", b"GRACE_S = 0.3")):
-        assert source.count(b"NOTICE_" + old) == 1
-        source = source.replace(b"NOTICE_" + old, b"NOTICE_" + new)
-    monkeypatch.setattr(agentlink, "agent_source", lambda: source)
-    monkeypatch.setattr(agentlink, "agent_name", lambda: "agent-hasty")
 
 
 def guarded(machine: LocalShell, **limits: object) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import shlex
@@ -13,35 +12,13 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from localmachine import LocalShell, follow_to_end, pids_of, wait_for
 from resuming import KEY, go, log_of, power_off, start_job
+from unpacking import run_script, unpack
 
-from cloudrun import payload
-from cloudrun.keys import make_keys
 from cloudrun.remote import agentlink, process
-
-
-def unpack(root: Path, **policy: object) -> Path:
-    """Its files below root; returns the boot script."""
-    keys = make_keys(root / "keys", comment="box")
-    told: dict[str, object] = {"issued_at": time.time(), "deadline_at": None, "idle_s": 3600.0}
-    packed = payload.user_data(keys, user="nobody-of-that-name", policy=told | policy)
-    config: dict[str, Any] = json.loads(gzip.decompress(packed).partition(b"\n")[2])
-    for file in config["write_files"]:
-        path = root / file["path"].lstrip("/")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(file["content"])
-        path.chmod(int(file["permissions"], 8))
-    return root / payload.BOOT_SCRIPT.lstrip("/")
-
-
-def run_script(script: Path, env: dict[str, str]) -> None:
-    done = subprocess.run([script], env=env, capture_output=True, text=True, timeout=60)
-    log = (script.parents[3] / "cloudrun" / "boot.log").read_text()
-    assert (done.returncode, done.stdout, done.stderr, log) == (0, "", "", "")
 
 
 def test_the_first_boot_arms_the_guard_and_spares_the_client_a_push(

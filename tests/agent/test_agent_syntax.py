@@ -1,4 +1,4 @@
-"""The agent runs on Ubuntu 16.04's Python 3.5, and is one file without anything of ours."""
+"""The agent and its companions run on Ubuntu 16.04's Python 3.5, each one file without anything of ours."""
 
 from __future__ import annotations
 
@@ -11,23 +11,28 @@ from pathlib import Path
 import pytest
 
 AGENT = Path(__file__).parents[2] / "cloudrun" / "agent" / "agent.py"
+FILES = [AGENT, AGENT.with_name("azure.py")]
+each = pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 
 
-def test_it_parses_as_python_3_5() -> None:
-    ast.parse(AGENT.read_text(encoding="utf-8"), feature_version=(3, 5))
+@each
+def test_it_parses_as_python_3_5(file: Path) -> None:
+    ast.parse(file.read_text(encoding="utf-8"), feature_version=(3, 5))
 
 
-def test_it_uses_nothing_newer_than_python_3_5() -> None:
+@each
+def test_it_uses_nothing_newer_than_python_3_5(file: Path) -> None:
     done = subprocess.run(
-        [str(Path(sys.executable).with_name("vermin")), "-t=3.5-", "--violations", str(AGENT)],
+        [str(Path(sys.executable).with_name("vermin")), "-t=3.5-", "--violations", str(file)],
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stdout
 
 
-def test_it_is_ascii_and_imports_the_standard_library_alone() -> None:
-    source = AGENT.read_bytes().decode("ascii")
+@each
+def test_it_is_ascii_and_imports_the_standard_library_alone(file: Path) -> None:
+    source = file.read_bytes().decode("ascii")
     imported = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
