@@ -1297,7 +1297,6 @@ def find_source(name):
         return module.Notices()
     except (Exception, SystemExit) as error:
         sys.stderr.write("notices: %s: %r\n" % (name, error))
-        sys.stderr.flush()
 
 
 def heed(source, address):
@@ -1336,7 +1335,6 @@ def heed(source, address):
         if repr(error) != getattr(source, "complaint", ""):
             source.complaint = repr(error)
             sys.stderr.write("notices: %r\n" % error)
-            sys.stderr.flush()
 
 
 class AwsNotices:
@@ -1618,6 +1616,7 @@ def detach(work, log, keep):
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(out, 1)
         os.dup2(out, 2)
+        sys.stderr = open(2, "w", 1, errors="backslashreplace")  # before Python 3.9 lines would wait in a buffer
         os.closerange(3, keep)
         os.closerange(keep + 1, 1024)
         work()
@@ -1625,7 +1624,6 @@ def detach(work, log, keep):
         import traceback
 
         traceback.print_exc()
-        sys.stderr.flush()
     finally:
         os._exit(0)
 

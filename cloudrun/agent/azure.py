@@ -90,7 +90,6 @@ class Notices:
         for line in lines:
             if line not in self.logged:
                 sys.stderr.write("event: %s\n" % line)
-                sys.stderr.flush()
         self.logged = set(lines)
 
     def done(self):
