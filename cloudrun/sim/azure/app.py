@@ -18,6 +18,7 @@ from cloudrun.sim.azure.calls import Call, CallLog
 from cloudrun.sim.azure.faults import Fault, Target
 from cloudrun.sim.azure.routes import Route, Routes
 from cloudrun.sim.azure.store import SUBSCRIPTION, World
+from cloudrun.sim.azure.tls import SOCKET
 from cloudrun.sim.azure.wire import JSON, ApiError, Environ, Reply, Request, error_reply, read_request
 
 log = logging.getLogger(__name__)
@@ -132,7 +133,7 @@ def _check_address(request: Request) -> None:
 
 def _cut(environ: Environ) -> None:
     """The connection ends without an answer, as when a line breaks after the call arrived."""
-    line: socket.socket | None = environ.get("werkzeug.socket")
+    line: socket.socket | None = environ.get(SOCKET)
     if line is not None:
         line.shutdown(socket.SHUT_RDWR)
 

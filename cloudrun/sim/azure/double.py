@@ -10,8 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from werkzeug.serving import BaseWSGIServer
-
 from cloudrun.sim.azure.addresses import ADDRESS_KINDS, DnsNames
 from cloudrun.sim.azure.app import App
 from cloudrun.sim.azure.calls import Call
@@ -22,7 +20,7 @@ from cloudrun.sim.azure.groups import Groups
 from cloudrun.sim.azure.network import NETWORK_KINDS
 from cloudrun.sim.azure.operations import Operations
 from cloudrun.sim.azure.store import SUBSCRIPTION, Delays, World
-from cloudrun.sim.azure.tls import CA_FILE, make_https_server
+from cloudrun.sim.azure.tls import CA_FILE, HttpsServer
 
 if TYPE_CHECKING:
     from cloudrun.sim.machine import MachineHost
@@ -52,7 +50,7 @@ class AzureDouble:
         self._folder = folder
         self._delays = delay_s or Delays()
         self._seed = seed
-        self._server: BaseWSGIServer | None = None
+        self._server: HttpsServer | None = None
         self._thread: threading.Thread | None = None
         self._world: World | None = None
         self._compute: Compute | None = None
@@ -74,7 +72,7 @@ class AzureDouble:
         parts = (compute, *kinds, DnsNames(world), operations, world.authorization)
         for part in (*parts, Groups(world, operations)):
             app.routes.add(part.routes())
-        self._server = make_https_server(app, port, self._folder)
+        self._server = HttpsServer(app, port, self._folder)
         self._world, self._compute, self._app = world, compute, app
         self.url = f"https://localhost:{self._server.server_port}"
         serve = partial(self._server.serve_forever, poll_interval=SHUTDOWN_POLL_S)
