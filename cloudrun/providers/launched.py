@@ -1,8 +1,8 @@
 """What this computer keeps of a launch: launch.json beside the machine's keys, written before the call.
 
-Until EC2 has answered it holds the exact request, so that whoever repeats the launch after a kill sends
-the same request with the same token, which EC2 answers with the same machines. After that it holds the
-machines only: the request has the host's private key in it.
+Until the cloud has answered it holds the exact request, so that whoever repeats the launch after a kill
+sends the same request with the same token (EC2) or the same names (Azure), which is answered with the same
+machines. After that it holds the machines only: the request has the host's private key in it.
 
     keys/NAME/launch.json      one machine
     keys/.NAME/launch.json     several at once; each of them has its own folder keys/NAME-i too
@@ -13,17 +13,20 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from cloudrun.config import Settings
 from cloudrun.keys import HOST_KEY, LOGIN_KEY, save_text
 from cloudrun.models import Machine
+from cloudrun.providers.base import Leftover
 from cloudrun.records import from_json, to_json
 
 FILE = "launch.json"
+KEYS, HERE = "keys", "here"  # the kind of a leftover on this computer, and its region
+UNDER_WAY = timedelta(minutes=5)  # a launch of the last minutes may be going on this very moment
 KEY_FILES = (LOGIN_KEY, f"{LOGIN_KEY}.pub", HOST_KEY, f"{HOST_KEY}.pub")
 
 
@@ -34,12 +37,14 @@ class Launched:
     token: str
     region: str
     asked_at: datetime
-    request: Mapping[str, Any]  # of RunInstances; empty once it was answered
+    request: Mapping[str, Any]  # what makes the machine; empty once it was answered
     machines: tuple[Machine, ...] = ()
+    provider: str = "aws"  # files of the first version do not name it
 
     def save(self, folder: Path) -> None:
         text = json.dumps(
             {
+                "provider": self.provider,
                 "token": self.token,
                 "region": self.region,
                 "asked_at": self.asked_at.isoformat(),
@@ -62,6 +67,7 @@ def load_launched(folder: Path) -> Launched | None:
             asked_at=datetime.fromisoformat(data["asked_at"]),
             request=data["request"],
             machines=tuple(from_json(Machine, each) for each in data["machines"]),
+            provider=data.get("provider", "aws"),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -80,7 +86,7 @@ def share_keys(settings: Settings, launched: Launched, folder: Path) -> None:
         for name in KEY_FILES:
             if (folder / name).is_file():
                 save_text(own / name, (folder / name).read_text())
-        Launched(launched.token, launched.region, launched.asked_at, {}, (machine,)).save(own)
+        replace(launched, request={}, machines=(machine,)).save(own)
 
 
 def forget_keys(settings: Settings, machines: Sequence[Machine]) -> None:
@@ -101,6 +107,29 @@ def all_launched(settings: Settings) -> list[tuple[Path, Launched]]:
     folders = sorted(settings.keys_dir.iterdir()) if settings.keys_dir.is_dir() else []
     found = [(folder, load_launched(folder)) for folder in folders]
     return [(folder, known) for folder, known in found if known]
+
+
+def left_keys(settings: Settings, provider: str, machines: Sequence[Machine]) -> list[Leftover]:
+    """Keys of launches whose machines are gone; `machines` are all that the provider has."""
+    tokens = {machine.token for machine in machines}
+    return [
+        Leftover(
+            provider=provider,
+            region=HERE,
+            kind=KEYS,
+            id=folder.name,
+            name=str(folder),
+            machine=folder.name.removeprefix("."),
+            in_use=now() - known.asked_at < UNDER_WAY,
+        )
+        for folder, known in all_launched(settings)
+        if known.provider == provider and known.token not in tokens
+    ]
+
+
+def free_keys(settings: Settings, leftover: Leftover) -> None:
+    """Remove such keys. Idempotent."""
+    shutil.rmtree(settings.keys_dir / leftover.id, ignore_errors=True)
 
 
 def now() -> datetime:

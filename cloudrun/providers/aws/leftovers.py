@@ -5,7 +5,6 @@ One call a region tells what there is, one more for each kind that is there.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
@@ -19,16 +18,14 @@ from cloudrun.models import Machine
 from cloudrun.providers import tags as t
 from cloudrun.providers.aws.addresses import free_address
 from cloudrun.providers.aws.errors import mapped
-from cloudrun.providers.aws.instances import PROVIDER, YOUNG, each_region, list_region
+from cloudrun.providers.aws.instances import PROVIDER, each_region, list_region
 from cloudrun.providers.aws.network import remove_group
 from cloudrun.providers.aws.session import Session
 from cloudrun.providers.aws.tags import SHOWN_NAME, tags_of
 from cloudrun.providers.base import Leftover
-from cloudrun.providers.launched import all_launched, now
+from cloudrun.providers.launched import KEYS, free_keys, left_keys
 from cloudrun.providers.rented import fact
 
-HERE = "here"  # the region of what lies on this computer
-KEYS = "keys"
 OPEN_REQUESTS = (
     "open",
     "active",
@@ -44,13 +41,13 @@ def list_leftovers(session: Session) -> list[Leftover]:
     """Every one in every enabled region, and keys on this computer that open nothing any more."""
     found: list[tuple[list[Machine], list[Leftover]]] = each_region(session, _region)
     machines = [machine for there, _ in found for machine in there]
-    return [each for _, there in found for each in there] + _keys(session, machines)
+    return [each for _, there in found for each in there] + left_keys(session.settings, PROVIDER, machines)
 
 
 def free(session: Session, leftover: Leftover) -> None:
     """Remove it. Idempotent. Raises ProviderError while something still needs it."""
     if leftover.kind == KEYS:
-        shutil.rmtree(session.settings.keys_dir / leftover.id, ignore_errors=True)
+        free_keys(session.settings, leftover)
         return
     with mapped(region=leftover.region, what=f"free {leftover.kind} {leftover.id}"):
         try:
@@ -202,24 +199,6 @@ _KINDS: Mapping[str, Callable[[Any, str, Sequence[str], Sequence[Machine]], list
     "snap": _snapshots,
     "ami": _images,
 }
-
-
-def _keys(session: Session, machines: Sequence[Machine]) -> list[Leftover]:
-    """Keys of launches whose machines are gone. A launch of the last minutes may be under way."""
-    tokens = {machine.token for machine in machines}
-    return [
-        Leftover(
-            provider=PROVIDER,
-            region=HERE,
-            kind=KEYS,
-            id=folder.name,
-            name=str(folder),
-            machine=folder.name.removeprefix("."),
-            in_use=known.token in tokens or now() - known.asked_at < YOUNG,
-        )
-        for folder, known in all_launched(session.settings)
-        if known.token not in tokens
-    ]
 
 
 def _leftover(

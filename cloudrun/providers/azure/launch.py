@@ -135,7 +135,7 @@ def _prepare(session: Session, spec: LaunchSpec, folder: Path) -> Launched:
             **_market(spec),
         },
     }
-    launched = Launched(spec.token, offer.region, asked_at, request)
+    launched = Launched(spec.token, offer.region, asked_at, request, provider=PROVIDER)
     launched.save(folder)
     return launched
 
