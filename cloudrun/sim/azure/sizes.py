@@ -17,11 +17,30 @@ from cloudrun.models import Market
 PROVIDER = "azure"
 REVIVED_FAMILIES = ("standardNCFamily", "standardNCPromoFamily")
 # Regions without availability zones (Azure, "List of Azure regions", read 2026-11); others have three.
-ZONELESS = (
-    "westus westcentralus northcentralus canadaeast ukwest francesouth germanynorth norwaywest swedensouth "
-    "switzerlandwest koreasouth japanwest southindia westindia jioindiacentral jioindiawest uaecentral "
-    "southafricawest australiacentral australiacentral2 australiasoutheast brazilsoutheast"
-).split()
+ZONELESS = [
+    "westus",
+    "westcentralus",
+    "northcentralus",
+    "canadaeast",
+    "ukwest",
+    "francesouth",
+    "germanynorth",
+    "norwaywest",
+    "swedensouth",
+    "switzerlandwest",
+    "koreasouth",
+    "japanwest",
+    "southindia",
+    "westindia",
+    "jioindiacentral",
+    "jioindiawest",
+    "uaecentral",
+    "southafricawest",
+    "australiacentral",
+    "australiacentral2",
+    "australiasoutheast",
+    "brazilsoutheast",
+]
 ZONES = ("1", "2", "3")
 
 _LETTERS = re.compile(r"Standard_[A-Z]+\d+(?:-\d+)?([a-z]*)")
