@@ -200,8 +200,11 @@ class MachineVerbs:
         market: Market | None = None,
         regions: Sequence[str] = (),
         max_price_per_hour_usd: Decimal | None = None,
+        currency: str = "",
     ) -> list[Offer]:
-        """What could be rented, cheapest first; an unknown price comes last, and passes no maximum."""
+        """What could be rented, cheapest first; an unknown price comes last, and passes no maximum.
+
+        currency: where a provider quotes prices in this one itself, its offers have them too."""
         from cloudrun.plan import find_offers
 
         return find_offers(
@@ -211,6 +214,7 @@ class MachineVerbs:
             market=market,
             regions=tuple(regions),
             max_price_per_hour_usd=max_price_per_hour_usd,
+            currency=currency,
             providers=self.provider,
         )
 

@@ -158,18 +158,29 @@ def find_offers(
     market: Market | None = None,
     regions: Sequence[str] = (),
     max_price_per_hour_usd: Decimal | None = None,
+    currency: str = "",
 ) -> list[Offer]:
-    """What could be rented, cheapest first: of a type, or else every GPU (of that name) and this computer."""
+    """What could be rented, cheapest first: of a type, or else every GPU (of that name) and this computer.
+    currency: have prices quoted in this one too, where a provider can."""
     types = catalog.resolve_type(type) if type else [(name, "") for name in ("local", "aws", "azure")]
     need = GpuNeed(count=1 if min_gpu_memory_gib else 0, min_memory_gib=min_gpu_memory_gib)
     found: list[Offer] = []
     for provider, name in types:
-        found += _provider_offers(providers, provider, name, need, market, regions)
+        there = regions if name else _regions_of(provider, regions)
+        if there or not regions:
+            found += _provider_offers(providers, provider, name, need, market, there, currency)
     wanted = [offer for offer in found if type or _has_gpu(offer, gpus)]
     if max_price_per_hour_usd is not None:
         wanted = [each for each in wanted if _within(each.price_per_hour_usd, max_price_per_hour_usd)]
     named = bool(type or gpus)  # what was asked for by name is shown also where it does not fit
     return [offer for offer in rank(wanted, need, ()) if offer.fits or named]
+
+
+def _regions_of(provider: str, regions: Sequence[str]) -> list[str]:
+    """Those that are not known to be another provider's: when all are asked, each is asked for its own."""
+    others = {each.region for each in catalog.load_offers(regions=regions) if each.provider != provider}
+    own = {each.region for each in catalog.load_offers(provider=provider, regions=regions)}
+    return [region for region in regions if region in own or region not in others]
 
 
 def _within(price: Decimal | None, most: Decimal) -> bool:
@@ -264,7 +275,13 @@ def _offers(
 
 
 def _provider_offers(
-    providers: Providers, name: str, type: str, need: GpuNeed, market: Market | None, regions: Sequence[str]
+    providers: Providers,
+    name: str,
+    type: str,
+    need: GpuNeed,
+    market: Market | None,
+    regions: Sequence[str],
+    currency: str = "",
 ) -> list[Offer]:
     """What the provider offers; from the catalogue where the provider is not installed."""
     try:
@@ -273,7 +290,9 @@ def _provider_offers(
         if name == LOCAL:
             raise
         return catalog.load_offers(provider=name, type=type, market=market, regions=regions)
-    return provider.offers(Need(gpu=need, type=type, market=market, regions=tuple(regions)))
+    return provider.offers(
+        Need(gpu=need, type=type, market=market, regions=tuple(regions), currency=currency)
+    )
 
 
 def _choose(

@@ -72,6 +72,7 @@ def offer_shape(offer: Offer) -> Shape:
         "gpu_memory_gib": offer.gpu_memory_gib,
         "fits": offer.fits,
         "why_not": offer.why_not,
+        "quoted": {currency: _money(price) for currency, price in offer.quoted},
     }
 
 

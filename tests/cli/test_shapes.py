@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 
@@ -59,6 +60,7 @@ OFFER = [
     "gpu_memory_gib",
     "fits",
     "why_not",
+    "quoted",
 ]
 
 
@@ -98,6 +100,8 @@ def test_offer() -> None:
     shape = offer_shape(offer)
     assert list(shape) == OFFER
     assert (shape["price_as_of"], shape["market"]) == ("2018-02-01", "spot")
+    assert shape["quoted"] == {}
+    assert offer_shape(replace(offer, quoted=(("JPY", Decimal("29.7")),)))["quoted"] == {"JPY": 29.7}
 
 
 def test_error() -> None:
