@@ -117,8 +117,17 @@ def cost_usd(charge: Charge, *, now: datetime) -> Decimal | None:
         return None
     amount = charge.unit_price_usd * charge.quantity
     if charge.unit in _SECONDS_PER_UNIT:  # else sold by the piece: egress by the GB
-        amount = amount * _seconds(charge, charge.closed_at or now) / _SECONDS_PER_UNIT[charge.unit]
+        seconds = billed_seconds_of(charge, charge.closed_at or now)
+        amount = amount * seconds / _SECONDS_PER_UNIT[charge.unit]
     return amount.quantize(SMALLEST_USD, ROUND_HALF_UP)
+
+
+def billed_seconds_of(charge: Charge, until: datetime) -> int:
+    """The seconds of it that are billed when it ends then: compute by its provider's rule, all else by the
+    second. A line that follows another of the same machine has no minimum of its own."""
+    if charge.what == "compute" and not charge.follows:
+        return billed_seconds(charge.provider, charge.market, charge.opened_at, until)
+    return exact_seconds(charge.opened_at, until)  # disks and addresses: no minimum assumed
 
 
 def run_cost_usd(charges: Iterable[Charge], *, now: datetime) -> Decimal | None:
@@ -144,9 +153,3 @@ def cost_so_far_usd(store: Store, run: Run, *, now: datetime) -> Decimal | None:
     seconds = sum(exact_seconds(each.started_at or now, each.ended_at or now) for each in attempts)
     share = machine.price_per_hour_usd * seconds / SECONDS_PER_HOUR
     return share.quantize(SMALLEST_USD, ROUND_HALF_UP)
-
-
-def _seconds(charge: Charge, until: datetime) -> int:
-    if charge.what == "compute" and not charge.follows:
-        return billed_seconds(charge.provider, charge.market, charge.opened_at, until)
-    return exact_seconds(charge.opened_at, until)  # disks and addresses: by the second, no minimum assumed

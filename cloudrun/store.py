@@ -2,7 +2,7 @@
 
 Many processes use it at once and any of them may be killed at any point. Every method is one
 transaction: whole or not at all. It blocks while others write (milliseconds). Only this
-file and its neighbours (store_file, store_schema, store_rows) know SQL.
+file and its neighbours (store_file, store_schema, store_rows, store_charges) know SQL.
 """
 
 from __future__ import annotations
@@ -10,22 +10,19 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from cloudrun.errors import Ambiguous, NotFound, Refused
 from cloudrun.models import FINAL_RUN_STATES, Attempt, Charge, Machine, Run, RunState, Stage
 from cloudrun.names import numbered, shortened
-from cloudrun.store_file import ADOPT_HINT, StoreFile
+from cloudrun.store_charges import ChargeStore, add_lines, lines_of
+from cloudrun.store_file import ADOPT_HINT
 from cloudrun.store_rows import (
-    R,
     Record,
     change,
-    from_row,
     insertion,
     plain_text,
-    selection,
     time_text,
     to_columns,
     to_row,
@@ -41,7 +38,7 @@ _ACTIVE = ", ".join(f"'{state}'" for state in RunState if state not in FINAL_RUN
 _NEWEST_FIRST = "ORDER BY submitted_at DESC, seq DESC"
 
 
-class Store(StoreFile):
+class Store(ChargeStore):
     """The records of one home folder. Opened on first use; may be shared by threads.
 
     All methods raise ConfigError, with the way out as hint, when the file cannot be used.
@@ -58,8 +55,7 @@ class Store(StoreFile):
                 _insert(db, attempt)
             except sqlite3.IntegrityError as error:
                 raise Refused(f"there is a run {run.id} already", hint="submit it once more") from error
-            for charge in charges:
-                _insert(db, charge)
+            add_lines(db, lines_of(charges))
 
     def save_run(self, run: Run) -> None:
         """Write the whole record, new or known. Where several processes may change the run, use
@@ -230,46 +226,7 @@ class Store(StoreFile):
             db.execute("INSERT INTO claims (name, claimed_at) VALUES (?, ?)", [name, now])
         return name
 
-    # --- charges -------------------------------------------------------------------------
-
-    def add_charge(self, charge: Charge) -> Charge:
-        """The charge with its id, on the disk when this returns."""
-        with self._write(durable=True) as db:
-            return replace(charge, id=_insert(db, charge))
-
-    def close_charge(self, id: int, closed_at: datetime) -> Charge:
-        """Close it at the provider's stop time. Idempotent: the first stop time stays. Raises NotFound."""
-        return self._change_charge(
-            "UPDATE charges SET closed_at = ? WHERE id = ? AND closed_at IS NULL", [time_text(closed_at)], id
-        )
-
-    def void_charge(self, id: int) -> Charge:
-        """The thing never came to be: it costs nothing, and the line stays. Idempotent. Raises NotFound."""
-        return self._change_charge("UPDATE charges SET void = 1 WHERE id = ?", [], id)
-
-    def settle_charge(self, id: int, lines: Sequence[Charge]) -> None:
-        """Put the lines that were really billed in the place of an estimated one, all or nothing.
-        Idempotent: a line that is no estimate any more is left alone."""
-        with self._write(durable=True) as db:
-            db.execute("DELETE FROM charges WHERE id = ? AND estimated = 1", [id])
-            if db.execute("SELECT changes()").fetchone()[0]:
-                for line in lines:
-                    _insert(db, line)
-
-    def list_charges(self, *, run: str = "", machine: str = "", open_only: bool = False) -> list[Charge]:
-        """In the order in which they were opened."""
-        where, values = _where({name: value for name, value in (("run", run), ("machine", machine)) if value})
-        if open_only:
-            where += " AND closed_at IS NULL AND void = 0"
-        with self._read() as db:
-            return self._select(db, Charge, f"{where} ORDER BY id", values)
-
     # --- steps of a transaction ----------------------------------------------------------
-
-    def _select(self, db: sqlite3.Connection, record: type[R], rest: str, values: Sequence[Any]) -> list[R]:
-        rows = db.execute(selection(record, rest), _plain(values))
-        with self._sound():
-            return [from_row(record, row) for row in rows]
 
     def _run(self, db: sqlite3.Connection, where: str, values: Sequence[Any]) -> Run | None:
         found = self._select(db, Run, f"{where} {_NEWEST_FIRST} LIMIT 1", values)
@@ -323,14 +280,6 @@ class Store(StoreFile):
         except sqlite3.IntegrityError as error:
             raise _name_taken(machine.name) from error
         db.execute("DELETE FROM claims WHERE name = ?", [plain_text(machine.name)])
-
-    def _change_charge(self, statement: str, values: list[str], id: int) -> Charge:
-        with self._write() as db:
-            db.execute(statement, [*values, id])
-            found = self._select(db, Charge, "id = ?", [id])
-        if not found:
-            raise NotFound(f"the ledger has no line {id}", hint=ADOPT_HINT)
-        return found[0]
 
 
 def _insert(db: sqlite3.Connection, record: Record) -> int:

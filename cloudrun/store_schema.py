@@ -68,7 +68,84 @@ _VERSION_4 = (
     "ALTER TABLE charges ADD COLUMN follows INTEGER NOT NULL DEFAULT 0",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4)
+# What was spent, added up as it comes in. A share is one day's part of a charge, in millionths of a US
+# dollar (NULL: unknown). New shares are laid into `incoming`; the trigger on `taken` then moves them to
+# `shares` and adds them to all sums, many at once, in the same transaction. A share that goes is taken off by a
+# trigger too. The sums are never written otherwise, so they cannot disagree with the shares. `unshared` names
+# the closed charges that have no share yet.
+_SHARE = "charge, day, kind, machine, run, what, estimated, micros, seconds"
+_MEASURES = ("total", "compute", "disk", "address", "other", "estimated", "seconds", "unknown")
+_OF_SHARES = (  # the same of some shares
+    "sum(coalesce(micros, 0)), sum(iif(what = 'compute', coalesce(micros, 0), 0)), "
+    "sum(iif(what = 'disk', coalesce(micros, 0), 0)), sum(iif(what = 'address', coalesce(micros, 0), 0)), "
+    "sum(iif(what IN ('compute', 'disk', 'address'), 0, coalesce(micros, 0))), "
+    "sum(iif(estimated, coalesce(micros, 0), 0)), sum(iif(what = 'compute', seconds, 0)), sum(micros IS NULL)"
+)
+_SUMS = {  # table: its key, and that key of a share
+    "spent_by_day": ("day, kind", "day, kind"),
+    "spent_by_month": ("month, kind", "substr(day, 1, 7), kind"),
+    "spent_by_machine": ("machine", "machine"),
+    "spent_by_run": ("run", "run"),
+}
+
+
+def _sum_table(table: str) -> str:
+    measures = ", ".join(f"{name} INTEGER NOT NULL" for name in _MEASURES)
+    keys = _SUMS[table][0]
+    return f"CREATE TABLE {table} ({keys}, {measures}, PRIMARY KEY ({keys})) WITHOUT ROWID"
+
+
+def _add_up(source: str, sign: str) -> str:
+    """Statements that add the shares of a source to all sums, or take them off."""
+    measures = ", ".join(_MEASURES)
+    changes = ", ".join(f"{name} = {name} {sign} excluded.{name}" for name in _MEASURES)
+    return " ".join(
+        f"INSERT INTO {table} ({keys}, {measures}) SELECT {of_share}, {_OF_SHARES} FROM {source} "  # noqa: S608  # our own names
+        f"GROUP BY {of_share} ON CONFLICT ({keys}) DO UPDATE SET {changes};"
+        for table, (keys, of_share) in _SUMS.items()
+    )
+
+
+_VERSION_5 = (
+    """CREATE TABLE kinds (
+        id INTEGER PRIMARY KEY, provider TEXT NOT NULL, region TEXT NOT NULL, type TEXT NOT NULL,
+        market TEXT NOT NULL, project TEXT NOT NULL, job TEXT NOT NULL, old_price TEXT NOT NULL,
+        UNIQUE (provider, region, type, market, project, job, old_price))""",
+    """CREATE TABLE shares (
+        charge INTEGER NOT NULL, day TEXT NOT NULL, kind INTEGER NOT NULL REFERENCES kinds (id),
+        machine TEXT NOT NULL, run TEXT NOT NULL, what TEXT NOT NULL, estimated INTEGER NOT NULL,
+        micros INTEGER, seconds INTEGER NOT NULL, PRIMARY KEY (charge, day)) WITHOUT ROWID""",
+    "CREATE INDEX shares_by_day ON shares (day)",
+    f"CREATE TABLE incoming ({_SHARE})",
+    "CREATE TABLE taken (times INTEGER NOT NULL)",
+    "INSERT INTO taken VALUES (0)",
+    "CREATE TABLE unshared (charge INTEGER PRIMARY KEY)",
+    "INSERT INTO unshared SELECT id FROM charges WHERE closed_at IS NOT NULL AND void = 0",
+    *(_sum_table(table) for table in _SUMS),
+    "CREATE INDEX spent_most_by_machine ON spent_by_machine (total)",
+    "CREATE INDEX spent_most_by_run ON spent_by_run (total)",
+    f"""CREATE TRIGGER shares_come AFTER UPDATE ON taken BEGIN
+        INSERT INTO shares ({_SHARE}) SELECT {_SHARE} FROM incoming;
+        {_add_up("incoming", "+")}
+        DELETE FROM unshared WHERE charge IN (SELECT charge FROM incoming);
+        DELETE FROM incoming; END""",  # noqa: S608  # our own names
+    f"""CREATE TRIGGER shares_go BEFORE DELETE ON shares BEGIN
+        {_add_up("shares WHERE charge = OLD.charge AND day = OLD.day", "-")} END""",
+    """CREATE TRIGGER charge_changed AFTER UPDATE ON charges BEGIN
+        DELETE FROM shares WHERE charge = OLD.id;
+        DELETE FROM unshared WHERE charge = OLD.id;
+        INSERT INTO unshared SELECT NEW.id WHERE NEW.closed_at IS NOT NULL AND NEW.void = 0; END""",
+    """CREATE TRIGGER charge_gone AFTER DELETE ON charges BEGIN
+        DELETE FROM shares WHERE charge = OLD.id; DELETE FROM unshared WHERE charge = OLD.id; END""",
+    """CREATE TABLE billed (
+        key TEXT PRIMARY KEY, provider TEXT NOT NULL, account TEXT NOT NULL, resource TEXT NOT NULL,
+        machine TEXT NOT NULL, what TEXT NOT NULL, usage TEXT NOT NULL, day TEXT NOT NULL,
+        quantity TEXT NOT NULL, unit TEXT NOT NULL, cost TEXT NOT NULL, currency TEXT NOT NULL,
+        file TEXT NOT NULL, imported_at TEXT NOT NULL) WITHOUT ROWID""",
+    "CREATE INDEX billed_by_day ON billed (provider, day)",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5)
 
 
 def migrate(db: sqlite3.Connection, path: Path, *, to: int = len(MIGRATIONS)) -> None:

@@ -30,7 +30,7 @@ LAYERS = (
     "follow carry rent charging capacity attempts context",
     "provision remote.transfer remote.process remote.agentlink",
     "comparing measured",
-    "target jobs stacks offers bundle outputs ledger billing store runfiles",
+    "target jobs stacks offers bundle outputs ledger billing store store_charges shares runfiles",
     "store_file store_rows store_schema manifest ignore leaks hashing tomlfile catalog"
     " providers.aws providers.azure sim",
     "providers",

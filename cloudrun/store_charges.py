@@ -1,0 +1,366 @@
+"""The ledger's lines in the store, and the sums that SQLite keeps of them.
+
+A line's cost is laid over its days when it is closed, in the same transaction; triggers add these shares to
+the sums. So what is read here are the closed lines; the open ones grow by the minute and are few:
+`list_charges(open_only=True)`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Any
+
+from cloudrun.errors import NotFound
+from cloudrun.models import Charge
+from cloudrun.store_file import ADOPT_HINT, StoreFile
+from cloudrun.store_rows import Column, R, from_row, insertion, plain_text, selection, time_text, to_row
+
+if TYPE_CHECKING:
+    from cloudrun.shares import Share
+
+BATCH = 5_000  # lines of an older store that are laid over their days in one transaction
+
+_COLUMNS = ("total", "compute", "disk", "address", "other", "estimated", "seconds", "unknown")
+_MEASURES = ", ".join(f"sum({name})" for name in _COLUMNS)
+_SHARE_MEASURES = (
+    "sum(coalesce(micros, 0)), sum(iif(what = 'compute', coalesce(micros, 0), 0)), "
+    "sum(iif(what = 'disk', coalesce(micros, 0), 0)), sum(iif(what = 'address', coalesce(micros, 0), 0)), "
+    "sum(iif(what IN ('compute', 'disk', 'address'), 0, coalesce(micros, 0))), "
+    "sum(iif(estimated, coalesce(micros, 0), 0)), sum(iif(what = 'compute', seconds, 0)), sum(micros IS NULL)"
+)
+_OF_A_KIND = ("provider", "type", "market", "project", "job")
+BY = (*_OF_A_KIND, "month", "day", "machine", "run")
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What one key of a report came to. Money in millionths of a US dollar; seconds of compute billed;
+    unknown: days of lines whose price is not known, which no sum holds."""
+
+    key: str
+    total: int = 0
+    compute: int = 0
+    disk: int = 0
+    address: int = 0
+    other: int = 0
+    estimated: int = 0  # part of the total
+    seconds: int = 0
+    unknown: int = 0
+
+    def plus(self, other: Spent) -> Spent:
+        """Both together, under this key."""
+        return Spent(
+            self.key,
+            self.total + other.total,
+            self.compute + other.compute,
+            self.disk + other.disk,
+            self.address + other.address,
+            self.other + other.other,
+            self.estimated + other.estimated,
+            self.seconds + other.seconds,
+            self.unknown + other.unknown,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SpentOnType:
+    """What one market of one type came to, and from which day its price was ("" = of the time itself)."""
+
+    provider: str
+    region: str
+    type: str
+    market: str
+    old_price: str
+    compute: int
+    seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A charge on its way into the store: its columns, and its shares where it is closed."""
+
+    charge: Charge
+    row: dict[str, Column]
+    shares: Sequence[Share]
+
+
+def lines_of(charges: Sequence[Charge]) -> list[Line]:
+    """Everything about them that can be done before the store is held."""
+    if not any(charge.closed_at for charge in charges):
+        return [Line(charge, to_row(charge), ()) for charge in charges]
+    from cloudrun.shares import shares_of  # the catalogue with it: most commands close nothing
+
+    return [
+        Line(charge, to_row(charge), shares_of(charge, now=charge.closed_at) if charge.closed_at else ())
+        for charge in charges
+    ]
+
+
+class ChargeStore(StoreFile):
+    """The part of the store that is about money. Every method is one transaction; see Store."""
+
+    def add_charge(self, charge: Charge) -> Charge:
+        """The charge with its id, on the disk when this returns."""
+        return replace(charge, id=self.add_charges([charge])[0])
+
+    def add_charges(self, charges: Sequence[Charge]) -> list[int]:
+        """All of them or none, on the disk when this returns; their ids."""
+        lines = lines_of(charges)
+        with self._write(durable=True) as db:
+            return add_lines(db, lines)
+
+    def close_charge(self, id: int, closed_at: datetime) -> Charge:
+        """Close it at the provider's stop time. Idempotent: the first stop time stays. Raises NotFound."""
+        return self._change_charge(
+            "UPDATE charges SET closed_at = ? WHERE id = ? AND closed_at IS NULL", [time_text(closed_at)], id
+        )
+
+    def void_charge(self, id: int) -> Charge:
+        """The thing never came to be: it costs nothing, and the line stays. Idempotent. Raises NotFound."""
+        return self._change_charge("UPDATE charges SET void = 1 WHERE id = ?", [], id)
+
+    def settle_charge(self, id: int, lines: Sequence[Charge]) -> None:
+        """Put the lines that were really billed in the place of an estimated one, all or nothing.
+        Idempotent: a line that is no estimate any more is left alone."""
+        with self._write(durable=True) as db:
+            db.execute("DELETE FROM charges WHERE id = ? AND estimated = 1", [id])
+            if db.execute("SELECT changes()").fetchone()[0]:
+                add_lines(db, lines_of(lines))
+
+    def list_charges(self, *, run: str = "", machine: str = "", open_only: bool = False) -> list[Charge]:
+        """In the order in which they were opened."""
+        given = {name: value for name, value in (("run", run), ("machine", machine)) if value}
+        where = " AND ".join(["TRUE", *(f"{name} = ?" for name in given)])
+        if open_only:
+            where += " AND closed_at IS NULL AND void = 0"
+        with self._read() as db:
+            return self._select(db, Charge, f"{where} ORDER BY id", [*given.values()])
+
+    # --- sums ----------------------------------------------------------------------------
+
+    def spent(self, by: str, *, since: date | None = None, limit: int | None = None) -> list[Spent]:
+        """The closed lines added up by one of BY, the dearest first; months and days in their order, newest
+        first. The time does not depend on how many lines there are: for machines and runs on `limit`, and
+        with `since` on the period."""
+        self._share_all()
+        query, values = _sum_query(by, since)
+        with self._read() as db:
+            rows = db.execute(query, [*values, -1 if limit is None else limit])
+            return [Spent(*row) for row in rows]
+
+    def spent_in_all(self, *, since: date | None = None) -> Spent:
+        """The same as one sum, of all lines."""
+        self._share_all()
+        table, where, values = _period(since)
+        with self._read() as db:
+            row = db.execute(f"SELECT {_MEASURES} FROM {table} WHERE {where}", values).fetchone()  # noqa: S608  # our own names
+        return Spent("", *(value or 0 for value in row))
+
+    def count_spent(self, by: str, *, since: date | None = None) -> int:
+        """How many keys `spent` has without a limit."""
+        self._share_all()
+        query, values = _sum_query(by, since)
+        if by in ("machine", "run") and since is None:
+            query, values = f"SELECT 1 FROM spent_by_{by} LIMIT ?", []  # noqa: S608  # one of BY
+        with self._read() as db:
+            found = db.execute(f"SELECT count(*) FROM ({query})", [*values, -1])  # noqa: S608  # our own names
+            return int(found.fetchone()[0])
+
+    def spent_by_day_and(self, by: str, *, since: date | None = None) -> list[tuple[str, str, int]]:
+        """(day, key, millionths of a dollar) by one of a kind's own keys, in order."""
+        assert by in _OF_A_KIND  # noqa: S101  # our own callers
+        self._share_all()
+        query = (
+            f"SELECT day, {by}, sum(total) FROM spent_by_day JOIN kinds ON kinds.id = kind "  # noqa: S608  # one of BY
+            f"WHERE day >= ? GROUP BY day, {by} ORDER BY day, {by}"
+        )
+        with self._read() as db:
+            return [(day, key, total) for day, key, total in db.execute(query, [_from(since)])]
+
+    def spent_on_types(self, *, since: date | None = None) -> list[SpentOnType]:
+        """Compute by type, region, market and age of the price."""
+        self._share_all()
+        table, where, values = _period(since)
+        keys = "provider, region, type, market, old_price"
+        query = (
+            f"SELECT {keys}, sum(compute), sum(seconds) FROM {table} JOIN kinds ON kinds.id = kind "  # noqa: S608  # our own names
+            f"WHERE {where} GROUP BY {keys}"
+        )
+        with self._read() as db:
+            return [SpentOnType(*row) for row in db.execute(query, values)]
+
+    def spent_by_machine_in(
+        self, first: date, last: date, provider: str
+    ) -> list[tuple[str, str, int, int, int]]:
+        """(machine, what, millionths, seconds, lines of unknown price) of these days, both counted."""
+        self._share_all()
+        query = (
+            "SELECT machine, what, sum(coalesce(micros, 0)), sum(seconds), sum(micros IS NULL) FROM shares "
+            "JOIN kinds ON kinds.id = kind WHERE day BETWEEN ? AND ? AND provider = ? GROUP BY machine, what"
+        )
+        with self._read() as db:
+            return [tuple(row) for row in db.execute(query, [first.isoformat(), last.isoformat(), provider])]
+
+    # --- steps of a transaction ----------------------------------------------------------
+
+    def _share_all(self) -> None:
+        """Lay what an older version closed over its days, batch by batch."""
+        while True:
+            with self._read() as db:
+                if db.execute("SELECT 1 FROM unshared LIMIT 1").fetchone() is None:
+                    return
+            with self._write() as db:
+                waiting = "id IN (SELECT charge FROM unshared LIMIT ?)"
+                self._share(db, self._select(db, Charge, waiting, [BATCH]))
+
+    def _change_charge(self, statement: str, values: list[str], id: int) -> Charge:
+        with self._write() as db:
+            db.execute(statement, [*values, id])
+            found = self._select(db, Charge, "id = ?", [id])
+            if found and db.execute("SELECT 1 FROM unshared WHERE charge = ?", [id]).fetchone():
+                self._share(db, found)
+        if not found:
+            raise NotFound(f"the ledger has no line {id}", hint=ADOPT_HINT)
+        return found[0]
+
+    def _share(self, db: sqlite3.Connection, charges: Sequence[Charge]) -> None:
+        _share(db, [(charge.id or 0, line) for charge, line in zip(charges, lines_of(charges), strict=True)])
+
+    def _select(self, db: sqlite3.Connection, record: type[R], rest: str, values: Sequence[Any]) -> list[R]:
+        plain = [plain_text(value) if isinstance(value, str) else value for value in values]
+        rows = db.execute(selection(record, rest), plain)
+        with self._sound():
+            return [from_row(record, row) for row in rows]
+
+
+def add_lines(db: sqlite3.Connection, lines: Sequence[Line]) -> list[int]:
+    """Within a transaction: the ids of the charges, which stand there now; the closed ones are added up."""
+    if not lines:
+        return []
+    row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'charges'").fetchone()
+    first = (row[0] if row else 0) + 1
+    ids = range(first, first + len(lines))
+    statement = insertion(Charge, lines[0].row)  # every row has all columns
+    rows = ([*(line.row | {"id": number}).values()] for number, line in zip(ids, lines, strict=True))
+    db.executemany(statement, rows)
+    _share(db, zip(ids, lines, strict=True))
+    return list(ids)
+
+
+def _share(db: sqlite3.Connection, lines: Iterable[tuple[int, Line]]) -> None:
+    """Lay the shares of these charges into the sums; they are unshared no more."""
+    names = _Names(db)
+    rows = [
+        (number, share.day.isoformat(), *names.of(line.charge), share.micros, share.seconds)
+        for number, line in lines
+        for share in line.shares
+    ]
+    if rows:
+        db.executemany("INSERT INTO incoming VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+        db.execute("UPDATE taken SET times = times + 1")
+
+
+class _Names:
+    """What a charge is counted under, looked up once in a transaction."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+        self._runs: dict[str, tuple[str, str]] = {}
+        self._types: dict[tuple[str, str], str] = {}
+        self._kinds: dict[tuple[str, ...], int] = {}
+
+    def of(self, charge: Charge) -> tuple[int, str, str, str, bool]:
+        """Kind, machine, run, what, estimated."""
+        machine, run = plain_text(charge.machine), plain_text(charge.run)
+        return self._kind_of(charge), machine, run, charge.what, charge.estimated
+
+    def _kind_of(self, charge: Charge) -> int:
+        """The id of the kind, made where it is new."""
+        from cloudrun.shares import old_price  # the catalogue with it: most commands close nothing
+
+        aged = old_price(charge)
+        key = (
+            charge.provider,
+            charge.region,
+            self._type(charge),
+            charge.market.value,
+            *self._run(charge.run),
+            aged.isoformat() if aged else "",
+        )
+        if key not in self._kinds:
+            self._kinds[key] = self._kind(key)
+        return self._kinds[key]
+
+    def _kind(self, key: tuple[str, ...]) -> int:
+        self._db.execute(
+            "INSERT OR IGNORE INTO kinds (provider, region, type, market, project, job, old_price) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?)",
+            key,
+        )
+        found = self._db.execute(
+            "SELECT id FROM kinds WHERE (provider, region, type, market, project, job, old_price) "
+            "= (?, ?, ?, ?, ?, ?, ?)",
+            key,
+        )
+        return int(found.fetchone()[0])
+
+    def _run(self, run: str) -> tuple[str, str]:
+        """Project and job; ("", "") for the lines of a machine that stays, which carries many runs."""
+        if run and run not in self._runs:
+            row = self._db.execute("SELECT project, job FROM runs WHERE id = ?", [plain_text(run)]).fetchone()
+            self._runs[run] = (row[0], row[1]) if row else ("", "")
+        return self._runs.get(run, ("", ""))
+
+    def _type(self, charge: Charge) -> str:
+        """Of the machine that had the name then: the newest that was launched before the line ended."""
+        opened_at = time_text(charge.opened_at)
+        key = (charge.machine, opened_at[:10])
+        if key not in self._types:
+            row = self._db.execute(
+                "SELECT type FROM machines WHERE name = ? "
+                "ORDER BY coalesce(launched_at <= ?, 1) DESC, launched_at DESC, seq DESC LIMIT 1",
+                [plain_text(charge.machine), time_text(charge.closed_at or charge.opened_at)],
+            ).fetchone()
+            self._types[key] = row[0] if row else ""
+        return self._types[key]
+
+
+def _sum_query(by: str, since: date | None) -> tuple[str, list[str]]:
+    """One row a key, with ? for the limit at the end."""
+    assert by in BY  # noqa: S101  # our own callers
+    if by in ("machine", "run"):
+        if since is None:
+            return f"SELECT {by}, {', '.join(_COLUMNS)} FROM spent_by_{by} ORDER BY total DESC LIMIT ?", []  # noqa: S608  # one of BY
+        return (
+            f"SELECT {by}, {_SHARE_MEASURES} FROM shares WHERE day >= ? "  # noqa: S608  # one of BY
+            f"GROUP BY {by} ORDER BY 2 DESC LIMIT ?",
+            [since.isoformat()],
+        )
+    table, where, values = _period(since)
+    if by == "month":
+        key = "month" if since is None else "substr(day, 1, 7)"
+    elif by == "day":
+        table, where, values, key = "spent_by_day", "day >= ?", [_from(since)], "day"
+    else:
+        key = by
+    joined = f"{table} JOIN kinds ON kinds.id = kind" if by in _OF_A_KIND else table
+    order = "1 DESC" if by in ("month", "day") else "2 DESC, 1"
+    return (
+        f"SELECT {key}, {_MEASURES} FROM {joined} WHERE {where} "  # noqa: S608  # our own names
+        f"GROUP BY 1 ORDER BY {order} LIMIT ?",
+        values,
+    )
+
+
+def _period(since: date | None) -> tuple[str, str, list[str]]:
+    """Table, condition and its values: months in all, or days."""
+    if since is None:
+        return "spent_by_month", "TRUE", []
+    return "spent_by_day", "day >= ?", [since.isoformat()]
+
+
+def _from(since: date | None) -> str:
+    return since.isoformat() if since else ""
