@@ -13,6 +13,7 @@ from cloudrun.sim.azure.metadata import Metadata
 from cloudrun.sim.azure.operations import Operations
 from cloudrun.sim.azure.platform_images import PlatformImages
 from cloudrun.sim.azure.power import Power
+from cloudrun.sim.azure.retail import Retail
 from cloudrun.sim.azure.routes import Route
 from cloudrun.sim.azure.skus import Skus
 from cloudrun.sim.azure.spot import Spot
@@ -44,6 +45,7 @@ class Compute:
             *disks.routes(),
             *Skus(self._supply).routes(),
             *PlatformImages().routes(),
+            *Retail(self._supply).routes(),
         ]
         metadata.lend([*self._routes, *operations.routes()])
 

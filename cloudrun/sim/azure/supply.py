@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cache
 
 from cloudrun.catalog import load_offers
 from cloudrun.models import Market
@@ -46,7 +47,7 @@ class Supply:
         self.capacity = Capacity()
         self._limits: dict[tuple[str, str], int] = {}  # by region and squeezed name
         self._restricted: dict[tuple[str, str], str] = {}  # (size, region) -> reason
-        self._spot_usd: dict[tuple[str, str], Decimal] = {}
+        self.spot_prices_usd: dict[tuple[str, str], Decimal] = {}  # those that were set, by (size, region)
 
     # Steering
 
@@ -70,7 +71,7 @@ class Supply:
     def set_spot_price(self, type: str, region: str, usd: Decimal) -> None:
         if not usd > 0:
             raise ValueError("a price is above 0")
-        self._spot_usd[_known(type).name, _region(region)] = usd
+        self.spot_prices_usd[_known(type).name, _region(region)] = usd
 
     # Asking
 
@@ -92,9 +93,8 @@ class Supply:
 
     def spot_price(self, size: Size, region: str) -> Decimal | None:
         """Dollars an hour; None where the catalogue has no price at all."""
-        if (size.name, region) in self._spot_usd:
-            return self._spot_usd[size.name, region]
-        return catalogue_spot_price(size.name, region)
+        found = self.spot_prices_usd.get((size.name, region))
+        return found if found is not None else catalogue_spot_price(size.name, region)
 
     def check_size(self, size: Size, region: str, zone: str) -> None:
         """Raises SkuNotAvailable where it is not offered to us."""
@@ -178,12 +178,21 @@ def market_of(properties: dict[str, object]) -> Market:
 
 def catalogue_spot_price(type: str, region: str) -> Decimal | None:
     """Dollars an hour of spot as the catalogue has it, else a share of the price on demand."""
-    found = load_offers(provider=PROVIDER, type=type, market=Market.SPOT, regions=(region,))
-    if found and found[0].price_per_hour_usd is not None:
-        return found[0].price_per_hour_usd
-    found = load_offers(provider=PROVIDER, type=type, market=Market.ON_DEMAND, regions=(region,))
-    price = found[0].price_per_hour_usd if found else None
-    return price * _FALLBACK_SHARE if price is not None else None
+    spot = _catalogue_prices(Market.SPOT).get((type, region))
+    if spot is not None:
+        return spot
+    on_demand = _catalogue_prices(Market.ON_DEMAND).get((type, region))
+    return on_demand * _FALLBACK_SHARE if on_demand is not None else None
+
+
+@cache
+def _catalogue_prices(market: Market) -> dict[tuple[str, str], Decimal]:
+    offers = load_offers(provider=PROVIDER, market=market)
+    return {
+        (offer.type, offer.region): offer.price_per_hour_usd
+        for offer in offers
+        if offer.price_per_hour_usd is not None
+    }
 
 
 def squeezed(name: str) -> str:
