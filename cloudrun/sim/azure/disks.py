@@ -7,9 +7,11 @@ from copy import deepcopy
 
 from cloudrun.sim.azure.kinds import Kind, Put
 from cloudrun.sim.azure.operations import Operations
+from cloudrun.sim.azure.routes import Route
 from cloudrun.sim.azure.store import Resource, World
 from cloudrun.sim.azure.wire import ApiError, Body, Reply, Request, timestamp
 
+GROUP = "/subscriptions/{subscription}/resourceGroups/{group}"
 GIB = 1024**3
 # Performance of standard HDDs up to 512 GiB (Azure, "Azure managed disk types"), which a disk's body shows.
 _IOPS, _MBPS = 500, 60
@@ -33,6 +35,24 @@ class Disks(Kind):
         super().__init__(world, operations)
         self._attached = attached
         self._grown = grown
+
+    def routes(self) -> list[Route]:
+        one = f"{GROUP}/providers/{self.type}/{{name0}}"
+        return [
+            *super().routes(),
+            Route("POST", f"{one}/beginGetAccess", f"{self.type}/beginGetAccess/action", self._lend),
+            Route("POST", f"{one}/endGetAccess", f"{self.type}/endGetAccess/action", self._lend),
+        ]
+
+    def _lend(self, request: Request) -> Reply:
+        """An address where its content could be read, for a while; nothing is there."""
+        disk = self.named(request)
+        operation = self.start(request, disk)
+        begins = request.path.lower().rstrip("/").endswith("/begingetaccess")
+        address = f"https://md-rehearsal.blob.storage.azure.net/{disk.guid}/abcd?sig=none"
+        output = {"accessSAS": address} if begins else None
+        self.operations.end_after(operation, self.world.delays.disk_s, lambda: output)
+        return Reply(202, None, operation.headers(request.base_url))
 
     def make(self, machine: Resource, name: str, told: Body) -> Resource:
         """The disk that a machine's PUT asks for, with the machine's tags, as Azure does."""
