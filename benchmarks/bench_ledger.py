@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -20,7 +21,7 @@ from pathlib import Path
 from measure import ROOT, Goal, Report, arguments, in_turn, show, wall
 from stored import finished_run
 
-from cloudrun.models import Charge, Machine, MachineState, Market, Offer
+from cloudrun.models import Charge, Market, Offer
 from cloudrun.store import Store
 
 CHARGES, BATCH = 1_000_000, 1_000
@@ -91,7 +92,7 @@ def writer_times(path: Path) -> Report:
     """Four processes at once, each with charges of its own; their charges a second, all together."""
     Store(path).counts()
     program = [sys.executable, str(Path(__file__)), "--write", str(path), "--seed"]
-    seconds = wall(lambda: run_all([[*program, str(seed)] for seed in range(WRITERS)]))
+    seconds = run_all([[*program, str(seed)] for seed in range(WRITERS)])
     report = Report(
         f"{WRITERS} writers at once, {WRITTEN:,} charges each, in batches of {BATCH:,}", "charges/s"
     )
@@ -105,15 +106,26 @@ def writer_times(path: Path) -> Report:
     return report
 
 
-def run_all(programs: Sequence[Sequence[str]]) -> None:
-    running = [subprocess.Popen(program, cwd=ROOT) for program in programs]
+def run_all(programs: Sequence[Sequence[str]]) -> float:
+    """Start them, let them begin together once all are ready, and give the seconds until the last one ended."""
+    pipe = subprocess.PIPE
+    running = [subprocess.Popen(program, cwd=ROOT, stdin=pipe, stdout=pipe) for program in programs]
+    for process in running:
+        process.stdout.readline()
+    started = time.perf_counter()
+    for process in running:
+        process.stdin.close()
     if any(process.wait() for process in running):
         raise RuntimeError("a writer failed")
+    return time.perf_counter() - started
 
 
 def write(path: Path, seed: int) -> None:
     made = list(charges(f"w{seed}", WRITTEN, random.Random(seed)))
     with Store(path) as store:
+        store.counts()
+        print("ready", flush=True)
+        sys.stdin.read()
         for begin in range(0, WRITTEN, BATCH):
             store.add_charges(made[begin : begin + BATCH])
 
@@ -125,16 +137,13 @@ def fill(path: Path, count: int) -> None:
         for number in range(count // LINES_A_RUN):
             run, attempt = finished_run(f"r{number}", number, chance, OWN_OFFER)
             store.add_run(run, attempt, [])
-        for number, (provider, type_) in enumerate(TYPES):
-            store.add_machine(Machine(f"i-{number}", f"stay-{number}", provider, "us-east-1", type_, Market.SPOT,
-                                      MachineState.TERMINATED))  # fmt: skip
         made = charges("r", count, chance)
         for _ in range(0, count, BATCH):
             store.add_charges([charge for charge, _ in zip(made, range(BATCH), strict=False)])
 
 
 def charges(name: str, count: int, chance: random.Random):  # type: ignore[no-untyped-def]
-    """Lines of runs, each on a machine of its own, 97 s of a thousand days apart."""
+    """Lines of runs, each on a machine of its own, spread over a thousand days."""
     for number in range(count):
         run = number // LINES_A_RUN
         provider, _ = TYPES[run % len(TYPES)]

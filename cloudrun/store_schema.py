@@ -70,9 +70,9 @@ _VERSION_4 = (
 
 # What was spent, added up as it comes in. A share is one day's part of a charge, in millionths of a US
 # dollar (NULL: unknown). New shares are laid into `incoming`; the trigger on `taken` then moves them to
-# `shares` and adds them to all sums, many at once, in the same transaction. A share that goes is taken off by a
-# trigger too. The sums are never written otherwise, so they cannot disagree with the shares. `unshared` names
-# the closed charges that have no share yet.
+# `shares` and adds them to all sums, many at once, in the same transaction. A share that goes is taken off by
+# a trigger too. The sums are never written otherwise, so they cannot disagree with the shares. `unshared`
+# names the closed charges that have no share yet.
 _SHARE = "charge, day, kind, machine, run, what, estimated, micros, seconds"
 _MEASURES = ("total", "compute", "disk", "address", "other", "estimated", "seconds", "unknown")
 _OF_SHARES = (  # the same of some shares
