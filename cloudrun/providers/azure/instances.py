@@ -20,7 +20,7 @@ from cloudrun.providers.azure.ending import GOING, delete_parts, is_standing
 from cloudrun.providers.azure.errors import error_for, mapped
 from cloudrun.providers.azure.identity import let_release_itself
 from cloudrun.providers.azure.names import dns_name
-from cloudrun.providers.azure.parts import canonical, parts_of_id, stem_of
+from cloudrun.providers.azure.parts import ASKED, canonical, parts_of_id, stem_of
 from cloudrun.providers.azure.session import Session
 from cloudrun.providers.rented import fact, ssh_address, told_by
 
@@ -104,7 +104,7 @@ def machine_of(settings: Settings, vm: Body) -> Machine:
         market=Market.SPOT if properties.get("priority") == "Spot" else Market.ON_DEMAND,
         state=state,
         address=_address(settings, name, vm, state),
-        launched_at=_time(str(properties.get("timeCreated", ""))),
+        launched_at=_time(str(properties.get("timeCreated", ""))) or t.time_of(tags.get(ASKED, "")),
         ended_at=_changed_at(vm) if state is MachineState.STOPPED else None,
         gpu=known.gpu if known else "",
         gpu_count=known.gpu_count if known else 0,

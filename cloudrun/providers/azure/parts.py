@@ -14,7 +14,6 @@ from cloudrun.models import LaunchSpec
 
 STEM = "cr-"
 OWN_GROUP = "cloudrun-"
-MOST_TAGS = 50  # Azure Resource Manager, "Tag limitations"
 ASKED = "cloudrun-asked"  # tag: when the launch was asked for, at this computer's clock
 
 VM = "Microsoft.Compute/virtualMachines"
