@@ -1,4 +1,4 @@
-"""Clients of a running ARM double: Microsoft's own, and plain https."""
+"""Calls to a running ARM double as they stand on the wire, and waiting for what it does a moment later."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from http.client import HTTPSConnection
 from typing import Any, TypeVar
 from urllib.parse import urlencode, urlsplit
-
-from azure.identity import ClientSecretCredential
 
 from cloudrun.sim.azure import AzureDouble, Delays
 
@@ -53,7 +51,7 @@ class Plain:
         self.environment = double.environment()
         self.subscription = f"/subscriptions/{self.environment['AZURE_SUBSCRIPTION_ID']}"
         context = ssl.create_default_context(cafile=str(double.ca_path))
-        self._line = HTTPSConnection(urlsplit(double.url).netloc, context=context, timeout=DEADLINE_S)
+        self.line = HTTPSConnection(urlsplit(double.url).netloc, context=context, timeout=DEADLINE_S)
         self.token = ""
         self.token = self.login()
 
@@ -97,27 +95,15 @@ class Plain:
         return self("GET", path).body
 
     def close(self) -> None:
-        self._line.close()
+        self.line.close()
 
     def send(self, method: str, path: str, content: bytes | None, kind: str) -> Answer:
         headers = {"Content-Type": kind, "Authorization": f"Bearer {self.token}"}
-        self._line.request(method, path, content, headers)
-        answer = self._line.getresponse()
+        self.line.request(method, path, content, headers)
+        answer = self.line.getresponse()
         raw = answer.read()
         names = {name.lower(): value for name, value in answer.getheaders()}
         return Answer(answer.status, names, json.loads(raw) if raw else None)
-
-
-def credential(double: AzureDouble) -> ClientSecretCredential:
-    """As a product that is told of the double makes it."""
-    told = double.environment()
-    return ClientSecretCredential(
-        told["AZURE_TENANT_ID"],
-        told["AZURE_CLIENT_ID"],
-        told["AZURE_CLIENT_SECRET"],
-        authority=told["AZURE_AUTHORITY_HOST"],
-        disable_instance_discovery=True,
-    )
 
 
 def path_of(url: str) -> str:

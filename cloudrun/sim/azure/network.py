@@ -47,11 +47,11 @@ class NetworkKind(Kind):
                 "referenced resource exists, and that both resources are in the same region.",
                 400,
             )
-        if found.state == "Deleting":
+        if found.state != "Succeeded":
             raise ApiError(
                 "ReferencedResourceNotProvisioned",
-                f"Cannot proceed with operation because resource {named} used by resource {user.id} is not "
-                "in Succeeded state. Resource is in Deleting state.",
+                f"Cannot proceed with operation because resource {found.id} used by resource {user.id} is "
+                f"not in Succeeded state. Resource is in {found.state} state.",
             )
         self.world.authorization.check_linked(request, f"{type}/join/action", found.id)
         return found.id

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -135,7 +136,7 @@ def read_request(environ: Environ) -> Request:
     }
     return Request(
         method=environ["REQUEST_METHOD"],
-        path=environ.get("PATH_INFO", ""),
+        path=re.sub("/{2,}", "/", environ.get("PATH_INFO", "")),  # clients put scopes behind a slash
         query=query,
         headers=headers,
         body=_body(raw, environ.get("CONTENT_TYPE", "")),
