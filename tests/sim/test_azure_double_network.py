@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from azure_help import QUICK, REGION, Plain, path_of, wait_for
+from arm_help import QUICK, REGION, Plain, path_of, wait_for
 
 from cloudrun.sim.azure import AzureDouble
 

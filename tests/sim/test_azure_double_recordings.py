@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from azure_help import QUICK, Answer, Plain, path_of, wait_for
+from arm_help import QUICK, Answer, Plain, path_of, wait_for
 
 from cloudrun.sim.azure import AzureDouble
 

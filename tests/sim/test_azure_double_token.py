@@ -11,10 +11,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from arm_help import QUICK, SCOPE, Plain
 from azure.core.exceptions import ClientAuthenticationError
 from azure.identity import ClientSecretCredential
 from azure.mgmt.resource.resources import ResourceManagementClient
-from azure_help import QUICK, SCOPE, Plain
 
 from cloudrun.sim.azure import AzureDouble
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from azure_help import QUICK, REGION, Plain
+from arm_help import QUICK, REGION, Plain
 
 from cloudrun.sim.azure import AzureDouble, validate
 from cloudrun.sim.azure.wire import ApiError
