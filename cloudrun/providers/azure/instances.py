@@ -176,7 +176,7 @@ def _detail(vm: Body, state: MachineState) -> tuple[tuple[str, str], ...]:
         "dns": dns_name(label, str(vm["location"])) if label else "",
     }
     why: tuple[tuple[str, str], ...] = ()
-    if seen.power == power.DEALLOCATED and state is MachineState.STOPPED:
+    if state is MachineState.STOPPED:
         why = power.why_off(
             tags,
             spot=vm["properties"].get("priority") == "Spot",

@@ -42,7 +42,7 @@ from cloudrun.providers.azure.instances import (
     machine_of,
     refuse_failed,
 )
-from cloudrun.providers.azure.names import check_label, refuse_taken
+from cloudrun.providers.azure.names import refuse_taken
 from cloudrun.providers.azure.network import make_interface, make_network
 from cloudrun.providers.azure.parts import ASKED, IP, NIC, VM, Parts, parts_of, parts_of_id, stem_of
 from cloudrun.providers.azure.session import Session
@@ -95,7 +95,8 @@ def _prepare(session: Session, spec: LaunchSpec, folder: Path) -> Launched:
     """Make keys and request, and keep both before anything is asked for. Raises what can be refused now."""
     offer, options = spec.offer, spec.options
     if options.dns_label:
-        check_label(options.dns_label)
+        place = parts_of(spec)
+        refuse_taken(session, offer.region, options.dns_label, group=place.group, address=place.name(IP))
     if options.subnet and not options.subnet.lower().startswith("/subscriptions/"):
         raise Refused(
             f"{options.subnet!r} is no subnet of Azure's",
@@ -213,11 +214,10 @@ def _make_group(
     session: Session, spec: LaunchSpec, parts: Parts, tags: Mapping[str, str]
 ) -> tuple[str, Body | None]:
     """This computer's address, and the machine if it is there already, as after a launch on another computer
-    with the same token. The group is made, or looked for; meanwhile the DNS name is asked about."""
-    region, label = spec.offer.region, spec.options.dns_label
-    with ThreadPoolExecutor(4, thread_name_prefix="azure") as pool:
+    with the same token. The group is made, or looked for."""
+    region = spec.offer.region
+    with ThreadPoolExecutor(3, thread_name_prefix="azure") as pool:
         address = pool.submit(my_address, session.settings)
-        taken = pool.submit(_ask_for_name, session, region, label, parts)
         there: Future[Body | None] | None = None
         if not parts.own_group:
             there = pool.submit(_find, session, region, spec, parts)
@@ -225,7 +225,6 @@ def _make_group(
         else:
             group = pool.submit(_put_group, session, region, parts.group, tags)
     made, visitor = group.result(), address.result()
-    taken.result()
     if there is not None:
         return visitor, there.result()
     return visitor, None if made else _find(session, region, spec, parts)
@@ -249,11 +248,6 @@ def _require_group(session: Session, region: str, name: str) -> bool:
             hint="az group list shows what there is; without --resource-group each machine gets its own",
         )
     return False
-
-
-def _ask_for_name(session: Session, region: str, label: str, parts: Parts) -> None:
-    if label:
-        refuse_taken(session, region, label, group=parts.group, address=parts.name(IP))
 
 
 def _find(session: Session, region: str, spec: LaunchSpec, parts: Parts) -> Body | None:
