@@ -131,19 +131,15 @@ def _used_by(ctx: Context, machine: Machine) -> str:
 
 
 def _per_month_usd(machine: Machine) -> Decimal | None:
-    """At its price of now: while it is off its disk alone, and an address that it keeps."""
-    if machine.market is Market.OWN:
+    """At its price of now, with an address that comes and goes with it. Disks, and addresses that stay, are
+    things of their own here."""
+    if machine.market is Market.OWN or machine.state is MachineState.STOPPED:
         return Decimal(0)
-    disk_gb = machine.disk_gb
-    extras, _remark = catalog.running_cost_per_hour_usd(machine.provider, disk_gb)
-    if machine.state is MachineState.STOPPED:
-        address = catalog.address_rule(machine.provider)
-        kept = bool(dict(machine.detail).get("fixed-address"))
-        spared = (address.price_usd or Decimal(0)) if address and not kept else Decimal(0)
-        return (extras - spared) * HOURS_PER_MONTH
     if machine.price_per_hour_usd is None:
         return None
-    return (machine.price_per_hour_usd + extras) * HOURS_PER_MONTH
+    rule = None if dict(machine.detail).get("fixed-address") else catalog.address_rule(machine.provider)
+    address = rule.price_usd or Decimal(0) if rule else Decimal(0)
+    return (machine.price_per_hour_usd + address) * HOURS_PER_MONTH
 
 
 def _leftover_item(leftover: Leftover) -> Item:

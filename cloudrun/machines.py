@@ -256,7 +256,7 @@ def _launch_all(ctx: Context, spec: LaunchSpec, count: int) -> list[Machine]:
         else:
             machines = [rent.launch_machine(ctx, each) for each in specs]
         return _make_ready(ctx, machines, spec.stack)
-    except (MachineError, ProviderError):
+    except (MachineError, ProviderError, Refused):
         terminate(ctx, [ctx.store.find_machine(each.name) for each in specs])
         raise
 

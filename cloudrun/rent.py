@@ -26,6 +26,7 @@ from cloudrun.errors import (
     MachineError,
     Preempted,
     ProviderError,
+    Refused,
 )
 from cloudrun.events import Note
 from cloudrun.keys import host_key_lines
@@ -102,8 +103,8 @@ def _ask(
     try:
         image = ctx.provider(spec.offer.provider).find_image(spec.stack, spec.offer.region)
         machines = _insist(ctx, lambda: launch(replace(spec, image=image)))
-    except ProviderError as error:
-        if not repeat or isinstance(error, REFUSALS):
+    except (ProviderError, Refused) as error:
+        if not repeat or isinstance(error, (*REFUSALS, Refused)):
             for name in names:
                 forget_launch(ctx, name)
         raise

@@ -55,10 +55,12 @@ def machine_fields(machine: Machine) -> list[str]:
     """One machine in a few lines."""
     address = machine.address
     host = f"{address.user}@{address.host} port {address.port}" if address else ""
+    dns = dict(machine.detail).get("dns", "")
     facts = [
         field("machine", machine.name),
         field("state", machine.state.value),
         field("address", host),
+        field("dns name", dns),
         field("stack", machine.stack),
         field("price", price_text(machine.price_per_hour_usd, machine.market)),
         field("found", ", ".join(_version(name, value) for name, value in machine.versions if value)),
