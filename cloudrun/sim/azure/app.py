@@ -19,7 +19,7 @@ from cloudrun.sim.azure.faults import Fault, Target
 from cloudrun.sim.azure.routes import Route, Routes
 from cloudrun.sim.azure.store import SUBSCRIPTION, World
 from cloudrun.sim.azure.tls import SOCKET
-from cloudrun.sim.azure.wire import JSON, ApiError, Environ, Reply, Request, error_reply, read_request
+from cloudrun.sim.azure.wire import ApiError, Environ, Reply, Request, error_reply, read_request
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ def _send(reply: Reply, start_response: StartResponse) -> Iterable[bytes]:
     content = reply.content()
     headers = list(reply.headers.items())
     if reply.body is not None:
-        headers.append(("Content-Type", JSON))
+        headers.append(("Content-Type", reply.content_type))
     if reply.status != HTTPStatus.NO_CONTENT:
         headers.append(("Content-Length", str(len(content))))
     start_response(f"{reply.status} {_phrase(reply.status)}", headers)

@@ -1,6 +1,6 @@
 """/_sim/: steering over HTTPS, for other processes. JSON in, JSON out; 400 with a message for a mistake.
 
-GET  address                                  the caller's address, as {"address": ...}
+GET  address                                  the caller's address, as text
 GET  calls, instances
 POST fault, throttle, preempt, event, set-spot-price, set-quota, set-capacity, restrict, allow, halt,
      expire-tokens, clear-faults, forget-calls       parameters as the methods of AzureDouble have them
@@ -45,7 +45,7 @@ class Control:
     def answer(self, environ: Environ, name: str) -> Reply:
         request = read_request(environ)
         if request.method == "GET" and name == "address":
-            return Reply(200, {"address": str(environ.get("REMOTE_ADDR", ""))})
+            return Reply(200, str(environ.get("REMOTE_ADDR", "")).encode())
         if request.method == "GET" and name in self._asked:
             return Reply(200, self._asked[name]())
         if request.method == "POST" and name in self._told:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qsl
 
-JSON = "application/json; charset=utf-8"
+JSON, TEXT = "application/json; charset=utf-8", "text/plain; charset=utf-8"
 
 Environ = dict[str, Any]
 Body = dict[str, Any]
@@ -103,7 +103,7 @@ class Request:
 
 @dataclass(slots=True)
 class Reply:
-    """An answer. body None: an empty one. `code` is the error code, "" for success."""
+    """An answer. body None: an empty one; bytes: text. `code` is the error code, "" for success."""
 
     status: int
     body: Any = None
@@ -111,7 +111,13 @@ class Reply:
     code: str = ""
 
     def content(self) -> bytes:
-        return b"" if self.body is None else json.dumps(self.body).encode()
+        if self.body is None:
+            return b""
+        return self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
+
+    @property
+    def content_type(self) -> str:
+        return TEXT if isinstance(self.body, bytes) else JSON
 
 
 Handler = Callable[[Request], Reply]
