@@ -38,9 +38,9 @@ class Begun:
         return self.status == 201
 
 
-def begin(call: Callable[..., Any], *arguments: Any) -> Begun:
+def begin(call: Callable[..., Any], *arguments: Any, **more: Any) -> Begun:
     """Ask for it and return at once. `call` is one of the SDK's begin_ methods."""
-    begun: Begun = call(*arguments, polling=False, cls=_begun).result()
+    begun: Begun = call(*arguments, polling=False, cls=_begun, **more).result()
     return begun
 
 

@@ -45,6 +45,7 @@ from cloudrun.providers.azure.instances import (
 from cloudrun.providers.azure.names import refuse_taken
 from cloudrun.providers.azure.network import make_interface, make_network
 from cloudrun.providers.azure.parts import ASKED, IP, NIC, VM, Parts, parts_of, parts_of_id, stem_of
+from cloudrun.providers.azure.power import BUSY, has_code
 from cloudrun.providers.azure.session import Session
 from cloudrun.providers.firewall import my_address
 from cloudrun.providers.launched import Launched, launch_folder, load_launched, now
@@ -206,8 +207,22 @@ def _make(session: Session, spec: LaunchSpec, known: Launched) -> Body:
     make_interface(session, parts, region, marks, subnet=spec.options.subnet)
     request = {**known.request, "tags": {**tags, t.ADDRESS: host}}
     with mapped(region=region, type=spec.offer.type, what="launch"):
-        machines = session.compute.virtual_machines
-        return begin(machines.begin_create_or_update, parts.group, parts.name(VM), request).body
+        return _put_machine(session, parts, request)
+
+
+def _put_machine(session: Session, parts: Parts, request: Body) -> Body:
+    """The machine as Azure answers. Where the answer gets lost the call is not sent again: a second one would
+    meet the first one's work. Who asks again looks first."""
+    from azure.core.exceptions import HttpResponseError
+
+    machines = session.compute.virtual_machines
+    try:
+        put = begin(machines.begin_create_or_update, parts.group, parts.name(VM), request, retry_read=0)
+    except HttpResponseError as error:
+        if has_code(error, BUSY) and (found := find_vm(session, id_of(session, parts.group, VM, parts.stem))):
+            return found
+        raise
+    return put.body
 
 
 def _make_group(
