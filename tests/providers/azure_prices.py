@@ -65,7 +65,8 @@ def open_price_list(**rows: Sequence[Mapping[str, Any]]) -> Iterator[PriceList]:
             status, body = _answer(prices, self.path)
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
-            self.send_header("Retry-After", "0")
+            if status in (429, 503):
+                self.send_header("x-ms-retry-after-ms", "10")
             self.end_headers()
             self.wfile.write(body)
 

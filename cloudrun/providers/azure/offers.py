@@ -5,8 +5,8 @@ of it is asked only where that matters: in the regions that the user named, else
 needs neither: a broken line leaves the catalogue, with its date, and only the launch complains of missing
 credentials.
 
-A retired size is planned and priced as long as Azure or the catalogue has a price for it, with a warning;
-where the subscription cannot have it any more, the launch says so.
+A retired size that is asked for by name is planned and priced, with a warning, as long as Azure or the
+catalogue has a price for it; where the subscription cannot have it any more, the launch says so.
 """
 
 from __future__ import annotations
@@ -47,6 +47,10 @@ class Region:
     name: str
     skus: Mapping[str, Sku] | None = None
     usages: Mapping[str, Usage] = field(default_factory=dict)
+
+    @property
+    def answered(self) -> bool:
+        return self.skus is not None or bool(self.usages)
 
     def lacks(self, type: str) -> bool:
         """Whether Azure said that the region does not have the size."""
@@ -171,19 +175,19 @@ def _judged(session: Session, types: Sequence[InstanceType], offers: list[Offer]
     looked at has is told once, not for each region."""
     by_type = {known.type: known for known in types}
     seen = _look_around(session, by_type, offers, need)
-    judged = sorted((_judge(offer, by_type[offer.type], seen) for offer in offers), key=_order)
+    judged = sorted((_judge(offer, by_type[offer.type], seen, need) for offer in offers), key=_order)
     gone = {name for name in by_type if not need.regions and _is_gone(name, seen)}
     told = {(offer.type, offer.market): offer for offer in reversed(judged) if offer.region in seen}
     return [each for each in judged if each.type not in gone or told.get((each.type, each.market)) is each]
 
 
-def _judge(offer: Offer, known: InstanceType, seen: Mapping[str, Region]) -> Offer:
+def _judge(offer: Offer, known: InstanceType, seen: Mapping[str, Region], need: Need) -> Offer:
     region = seen.get(offer.region)
     why_not = region.why_not(known, offer.market) if region else ""
     if region is None or not why_not:
         return offer
     warning = catalog.type_warning(PROVIDER, known.type)
-    if known.status == "retired" and region.lacks(known.type):
+    if need.type and known.status == "retired" and region.lacks(known.type):
         return _warned(offer, f"Azure does not offer it to this subscription: {warning}")
     return replace(offer, fits=False, why_not=f"{why_not}: {warning}" if warning else why_not)
 
@@ -214,7 +218,7 @@ def _look_around(
             seen |= {region.name: region for region in side_by_side(look, batch)}
         except Credentials:
             return {}
-        if _enough(types, offers, seen, need):
+        if not any(seen[name].answered for name in batch) or _enough(types, offers, seen, need):
             break
     return seen
 
