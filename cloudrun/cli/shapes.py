@@ -28,9 +28,9 @@ def run_shape(run: Run, *, attempts: int) -> Shape:
         "stage": run.stage.value,
         "exit_code": run.exit_code,
         "message": run.message,
-        "submitted_at": _time(run.submitted_at),
-        "started_at": _time(run.started_at),
-        "ended_at": _time(run.ended_at),
+        "submitted_at": time_shape(run.submitted_at),
+        "started_at": time_shape(run.started_at),
+        "ended_at": time_shape(run.ended_at),
         "metric": metric if run.metric_name else None,
         "attempts": attempts,
         "outputs_bytes": run.outputs_bytes,
@@ -51,8 +51,8 @@ def machine_shape(machine: Machine, *, cost_usd: Decimal | None, runs: Sequence[
         "host": machine.address.host if machine.address else "",
         "stack": machine.stack,
         "price_per_hour_usd": _money(machine.price_per_hour_usd),
-        "launched_at": _time(machine.launched_at),
-        "deadline_at": _time(machine.deadline_at),
+        "launched_at": time_shape(machine.launched_at),
+        "deadline_at": time_shape(machine.deadline_at),
         "cost_usd": _money(cost_usd),
         "runs": list(runs),
     }
@@ -118,7 +118,7 @@ def error_shape(error: CloudrunError) -> Shape:
     }
 
 
-def _time(moment: datetime | None) -> str | None:
+def time_shape(moment: datetime | None) -> str | None:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if moment else None
 
 
