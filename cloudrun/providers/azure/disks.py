@@ -28,6 +28,7 @@ from cloudrun.providers.azure.skus import takes_premium
 
 USUAL_TYPE = "StandardSSD_LRS"
 PREMIUM = "Premium"  # how the names of premium kinds begin
+GIB = 2**30  # what Azure calls a GB of a disk
 MOST_NAMED = 5  # sizes that a refusal names
 MOST_OWN_GB = 4095  # of a system's disk ("Introduction to Azure managed disks", OS disk)
 # A data disk grows while its machine runs unless it crosses this size ("Expand without downtime").
@@ -154,7 +155,9 @@ def _disk(session: Session, machine: Machine, seen: Look, name: str) -> Body:
 
 
 def _size_gb(disk: Body) -> int:
-    return int(disk["properties"]["diskSizeGB"])
+    """What it has. The size in GB is the one asked for, also after Azure has failed to give it."""
+    told = disk["properties"]
+    return int(told["diskSizeBytes"]) // GIB if "diskSizeBytes" in told else int(told["diskSizeGB"])
 
 
 def _group_and_name(id: str) -> tuple[str, str]:

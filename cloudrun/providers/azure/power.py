@@ -18,7 +18,7 @@ from azure.core.exceptions import HttpResponseError
 from cloudrun.errors import NoCapacity, NotFound
 from cloudrun.models import Guard, Machine, MachineState
 from cloudrun.providers import tags as t
-from cloudrun.providers.azure.arm import USUAL_WAIT_S, Begun, Body, begin, settled, shown_or_none
+from cloudrun.providers.azure.arm import USUAL_WAIT_S, Begun, Body, begin, settled, shown_or_none, state_of
 from cloudrun.providers.azure.errors import codes_of, mapped
 from cloudrun.providers.azure.parts import parts_of_id
 from cloudrun.providers.azure.session import Session
@@ -28,6 +28,7 @@ RESIZING = "cloudrun-resizing"  # the GB of a disk for which the machine is off;
 POWER, FAILED = "PowerState/", "ProvisioningState/failed/"  # beginnings of the codes of an instance view
 DEALLOCATED, DEALLOCATING = "deallocated", "deallocating"
 ON = ("running", "starting")
+GOING = "Deleting"  # provisioning state
 # A change of tags meets an operation that is still under way, e.g. a start: 409 with one of these.
 BUSY = ("Conflict", "AnotherOperationInProgress", "RetryableError")
 BUSY_FOR_S = 60.0  # past this, something else is in the way
@@ -115,7 +116,7 @@ def why_off(
 def look(session: Session, machine: Machine) -> Look:
     """The machine as it is now: one call. Raises NotFound when it is gone."""
     body = _body(session, machine)
-    if body is None:
+    if body is None or state_of(body) == GOING:
         raise NotFound(f"the machine {machine.name} is gone", hint="launch a new one")
     return look_at(body)
 
