@@ -25,6 +25,7 @@ sys.path[:0] = [str(ROOT / "jobs" / "bn_study"), str(ROOT / "jobs")]
 import grid
 import learn
 import nets
+import options
 import samples
 import torch
 import train
@@ -42,18 +43,18 @@ def main() -> None:
     parser.add_argument("--grid-images", type=int, default=640, help="of each epoch of the grid (640)")
     parser.add_argument("--grid-rounds", type=int, default=2, help="0 leaves the grid out")
     parser.add_argument("--threads", type=int, default=settings.usable_cpus())
-    options = parser.parse_args()
-    settings.fix_randomness(0, options.threads, torch.device("cpu"))
+    asked = parser.parse_args()
+    settings.fix_randomness(0, asked.threads, torch.device("cpu"))
     with tempfile.TemporaryDirectory() as folder:
-        reports = [steps(Path(folder), bn=bn, options=options) for bn in (False, True)]
-        if options.grid_rounds:
-            reports.append(whole_grid(Path(folder), options))
-    show(reports, as_json=options.json)
+        reports = [steps(Path(folder), bn=bn, asked=asked) for bn in (False, True)]
+        if asked.grid_rounds:
+            reports.append(whole_grid(Path(folder), asked))
+    show(reports, as_json=asked.json)
 
 
-def steps(folder: Path, *, bn: bool, options: argparse.Namespace) -> Report:
+def steps(folder: Path, *, bn: bool, asked: argparse.Namespace) -> Report:
     """Seconds of an epoch of training, without evaluation."""
-    images = samples.load(grid.MNIST, "drawn", folder, limit=options.images)
+    images = samples.load(grid.MNIST, "drawn", folder, limit=asked.images)
     net, loaded = (nets.build(grid.MNIST, bn=bn, seed=0) for _ in range(2))
     net = net.to(memory_format=torch.channels_last)
     whole = learn.Learner(grid.MNIST, net, learn.ImageFeed(images))
@@ -64,35 +65,35 @@ def steps(folder: Path, *, bn: bool, options: argparse.Namespace) -> Report:
         LOADER: lambda: timed(lambda: usual.train_epoch(RATE)),
         FEATURES: lambda: timed(lambda: epoch_of(head)),
     }
-    report = Report(f"an epoch of {options.images:,} images, {'with' if bn else 'without'} BN", "s")
-    for case, seconds in in_turn(cases, options.rounds).items():
+    report = Report(f"an epoch of {asked.images:,} images, {'with' if bn else 'without'} BN", "s")
+    for case, seconds in in_turn(cases, asked.rounds).items():
         report.add(case, seconds)
     report.goals = [Goal(WHOLE, LOADER, 1 / 1.25), Goal(FEATURES, WHOLE, 1 / 4.5)]
     return report
 
 
-def whole_grid(folder: Path, options: argparse.Namespace) -> Report:
+def whole_grid(folder: Path, asked: argparse.Namespace) -> Report:
     """All 16 MNIST cells, 1 + 8 epochs each, evaluation included."""
-    images = samples.load(grid.MNIST, "drawn", folder, limit=options.grid_images)
+    images = samples.load(grid.MNIST, "drawn", folder, limit=asked.grid_images)
     cases = {
-        SHARED: lambda: timed(lambda: run_study(folder, options)),
+        SHARED: lambda: timed(lambda: run_study(folder, asked)),
         ONE_BY_ONE: lambda: timed(lambda: run_one_by_one(images)),
     }
-    report = Report(f"the MNIST half, both schedules, {options.grid_images:,} images an epoch", "s")
-    for case, seconds in in_turn(cases, options.grid_rounds, warm_up=0).items():
+    report = Report(f"the MNIST half, both schedules, {asked.grid_images:,} images an epoch", "s")
+    for case, seconds in in_turn(cases, asked.grid_rounds, warm_up=0).items():
         report.add(case, seconds)
     report.goals = [Goal(SHARED, ONE_BY_ONE, 0.5)]
     return report
 
 
-def run_study(folder: Path, options: argparse.Namespace) -> None:
+def run_study(folder: Path, asked: argparse.Namespace) -> None:
     """The job's own road, in this process: checkpoints, metrics, table and figure are part of it."""
     words = ["--cells", "mnist-*", "--schedule", "both", "--data", "drawn"]
-    words += ["--limit", str(options.grid_images), "--threads", str(options.threads)]
+    words += ["--limit", str(asked.grid_images), "--threads", str(asked.threads)]
     outputs = folder / "outputs"
     outputs.mkdir(exist_ok=True)
     with contextlib.redirect_stdout(io.StringIO()):
-        train.Study(train.parse_arguments(words), settings.Folders(folder, outputs, None)).run()
+        train.Study(options.parse(words, ""), settings.Folders(folder, outputs, None)).run()
 
 
 def run_one_by_one(images: samples.Images) -> None:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from grid import AS_RUN, ROWS, TRUNK, Figures, Row
+from shared import tables
 
 BY_NAME = {row.name: row for row in ROWS}
-
-
-class ResultsError(Exception):
-    """A folder holds no metrics of this job."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +43,13 @@ class CellResult:
 
 
 def read(folders: list[Path]) -> list[CellResult]:
-    """All cells that are done, in the order of the table. The same cell on the same data counts once."""
+    """All cells that are done, in the order of the table. The same cell on the same data counts once.
+
+    Raises tables.ResultsError.
+    """
     found: dict[tuple[object, ...], CellResult] = {}
     for folder in folders:
-        for cell in _read_folder(folder):
+        for cell in tables.read_metrics(folder, _cells):
             if cell.done:
                 found[cell.row, cell.data, cell.epochs, cell.schedule, cell.seed] = cell
     return sorted(found.values(), key=_place)
@@ -70,17 +69,11 @@ def _place(cell: CellResult) -> tuple[object, ...]:
     return ROWS.index(cell.row), cell.data, cell.schedule == AS_RUN, cell.seed
 
 
-def _read_folder(folder: Path) -> list[CellResult]:
-    file = folder / "metrics.jsonl"
-    try:
-        first, *lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-        data = first["about"]["data"]
-        curves: dict[str, list[dict[str, Any]]] = {}
-        for line in lines:
-            curves.setdefault(line["cell"], []).append(line)
-        return [_cell(name, curve, data) for name, curve in curves.items() if f"/{TRUNK}/" not in name]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ResultsError(f"{file} holds no metrics of this job: {error!r}") from error
+def _cells(about: dict[str, Any], lines: list[dict[str, Any]]) -> list[CellResult]:
+    curves: dict[str, list[dict[str, Any]]] = {}
+    for line in lines:
+        curves.setdefault(line["cell"], []).append(line)
+    return [_cell(name, curve, about["data"]) for name, curve in curves.items() if f"/{TRUNK}/" not in name]
 
 
 def _cell(name: str, lines: list[dict[str, Any]], data: dict[str, str]) -> CellResult:

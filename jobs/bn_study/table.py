@@ -7,42 +7,35 @@ the same weights and see the same images in the same order.
 
 from __future__ import annotations
 
-import argparse
-import csv
-import io
-import math
-import statistics
 import sys
 from itertools import groupby
 from pathlib import Path
 
+if not (Path(__file__).parent / "shared").is_dir():  # not in a bundle: the modules are in jobs/shared
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import results
 from grid import Figures
 from results import CellResult
+from shared import tables
 
-# Two-sided 95 % quantiles of Student's t for 1, 2, ... degrees of freedom (any table of it; 1.96 beyond).
-T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 Group = tuple[CellResult, ...]  # the same row, data and schedule; one a seed
 
 
 def write(folder: Path, cells: list[CellResult]) -> None:
-    """table.md and table.csv, each replaced as a whole."""
-    for name, text in (("table.md", markdown(cells)), ("table.csv", as_csv(cells))):
-        partial = folder / f"{name}.partial"
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(folder / name)
+    """table.md and table.csv."""
+    tables.write(folder, {"table.md": markdown(cells), "table.csv": as_csv(cells)})
 
 
 def markdown(cells: list[CellResult]) -> str:
     """Both tables, for a README."""
-    lines = _head("data", "net", "rates", "BN", "schedule", "seeds", *Figures._fields, "published loss, acc",
-                  "val_loss, val_acc")  # fmt: skip
+    settings = ("data", "net", "rates", "BN", "schedule", "seeds")
+    lines = tables.head(*settings, *Figures._fields, "published loss, acc", "val_loss, val_acc")
     grouped = groups(cells)
     numbers = {data: place for place, data in enumerate(dict.fromkeys(group[0].data for group in grouped), 1)}
     for group in grouped:
         row, published = group[0].row, group[0].row.published
-        figures = [_mean_text([getattr(cell.final, name) for cell in group]) for name in Figures._fields]
-        lines.append(_line(
+        figures = [_mean(group, name) for name in Figures._fields]
+        lines.append(tables.line(
             f"{row.data} ({numbers[group[0].data]})", row.net, _rates(group[0]), "yes" if row.bn else "no",
             group[0].schedule, str(len(group)), *figures, f"{published.loss:.4f}, {published.acc:.4f}",
             f"{published.val_loss:.4f}, {published.val_acc:.4f}",
@@ -53,29 +46,19 @@ def markdown(cells: list[CellResult]) -> str:
 
 def as_csv(cells: list[CellResult]) -> str:
     """A line for each cell: what a spreadsheet wants."""
-    text = io.StringIO()
-    names = [*Figures._fields, *(f"published_{name}" for name in Figures._fields)]
-    writer = csv.writer(text, lineterminator="\n")
-    settings = ["data", "net", "bn", "rate", "then", "schedule", "seed", "epochs"]
-    writer.writerow([*settings, *names, "measured_on"])
+    figures = Figures._fields
+    names = ["data", "net", "bn", "rate", "then", "schedule", "seed", "epochs", *figures]
+    rows = []
     for cell in cells:
-        row, figures = cell.row, [f"{value:.5f}" for value in cell.final]
+        row = cell.row
         told = [row.data, row.net, int(row.bn), row.rate, _then(cell), cell.schedule, cell.seed, cell.epochs]
-        writer.writerow([*told, *figures, *row.published, cell.data])
-    return text.getvalue()
+        rows.append([*told, *(f"{value:.5f}" for value in cell.final), *row.published, cell.data])
+    return tables.as_csv([*names, *(f"published_{name}" for name in figures), "measured_on"], rows)
 
 
 def groups(cells: list[CellResult]) -> list[Group]:
     """Cells that differ in the seed alone."""
     return [tuple(group) for _, group in groupby(cells, key=_key)]
-
-
-def interval(values: list[float]) -> tuple[float, float]:
-    """Mean, and half the width of its 95 % interval (nan for a single value)."""
-    if len(values) < 2:
-        return values[0], math.nan
-    quantile = T95[len(values) - 2] if len(values) - 2 < len(T95) else 1.96
-    return statistics.fmean(values), quantile * statistics.stdev(values) / math.sqrt(len(values))
 
 
 def _key(cell: CellResult) -> tuple[object, ...]:
@@ -91,7 +74,7 @@ def _differences(grouped: list[Group]) -> list[str]:
             same = (other[0].row.data, other[0].row.net, other[0].row.rate) == (row.data, row.net, row.rate)
             if row.bn and same and _key(other[0])[1:] == _key(group[0])[1:]:
                 lines.append(_difference(group, other))
-    head = _head("BN against none, test accuracy", "rates", "schedule", "pairs", "points", "published")
+    head = tables.head("BN against none, test accuracy", "rates", "schedule", "pairs", "points", "published")
     return [*head, *filter(None, lines)] if any(lines) else []
 
 
@@ -101,17 +84,16 @@ def _difference(bn: Group, plain: Group) -> str:
     if not pairs:
         return ""
     row = bn[0].row
-    mean, half = interval(pairs)
+    mean, half = tables.interval(pairs)
     published = 100 * (row.published.val_acc - plain[0].row.published.val_acc)
-    points = f"{mean:+.2f}" + (f" ± {half:.2f}" if half == half else "")
-    return _line(
+    points = tables.shown(mean, half, ".2f", sign="+")
+    return tables.line(
         f"{row.data}, {row.net}", _rates(bn[0]), bn[0].schedule, str(len(pairs)), points, f"{published:+.2f}"
     )
 
 
-def _mean_text(values: list[float]) -> str:
-    mean, half = interval(values)
-    return f"{mean:.4f}" + (f" ± {half:.4f}" if half == half else "")
+def _mean(group: Group, name: str) -> str:
+    return tables.shown(*tables.interval([getattr(cell.final, name) for cell in group]), ".4f")
 
 
 def _rates(cell: CellResult) -> str:
@@ -123,31 +105,15 @@ def _then(cell: CellResult) -> float:
     return cell.row.rate if cell.schedule == "as_run" else cell.row.then
 
 
-def _line(*texts: str) -> str:
-    return f"| {' | '.join(texts)} |"
+def _draw(file: Path, cells: list[CellResult]) -> None:
+    import figure  # on use: matplotlib takes half a second
 
-
-def _head(*names: str) -> list[str]:
-    return [_line(*names), "|" + "---|" * len(names)]
+    figure.draw(file, cells)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("outputs", nargs="+", type=Path, help="outputs folders of runs, also unfinished ones")
-    parser.add_argument("--csv", action="store_true", help="a line for each cell instead")
-    parser.add_argument("--figure", type=Path, metavar="FILE.png", help="draw the curves as well")
-    args = parser.parse_args()
-    try:
-        cells = results.read(args.outputs)
-    except results.ResultsError as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(as_csv(cells) if args.csv else markdown(cells), end="")
-    if args.figure:
-        import figure  # on use: matplotlib takes half a second
-
-        figure.draw(args.figure, cells)
-    return 0
+    text = __doc__.splitlines()[0]
+    return tables.command(text, read=results.read, markdown=markdown, as_csv=as_csv, draw=_draw)
 
 
 if __name__ == "__main__":

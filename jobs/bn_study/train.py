@@ -13,79 +13,33 @@ import time
 from pathlib import Path
 from typing import Any
 
-if not (
-    Path(__file__).parent / "shared"
-).is_dir():  # by hand, not in a bundle: the modules are in jobs/shared
+if not (Path(__file__).parent / "shared").is_dir():  # not in a bundle: the modules are in jobs/shared
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from shared.stop import Stop
 
 STOP = Stop()  # before torch is imported, which takes seconds: SIGTERM counts from the first moment on
 # ruff: noqa: E402
+import describing
 import figure
 import grid
 import nets
+import options
 import results
 import samples
 import table
 import torch
 from learn import FeatureFeed, ImageFeed, Learner
-from shared import checkpoint, describe, imagesets, metrics, settings
+from shared import checkpoint, imagesets, metrics, settings
+from shared.frame import Frame, say
 
 HERE = Path(__file__).resolve().parent
-PRESETS: dict[str, dict[str, Any]] = {
-    # Proves the whole way in seconds: all 14 rows, both schedules, on drawn images.
-    "smoke": {"data": "drawn", "limit": 256, "trunk_epochs": 1, "epochs": 1, "schedule": "both"},
-    # The MNIST rows under both schedules, with fewer images and epochs. Under ten minutes on two CPU cores.
-    "quick": {"cells": ["mnist-*"], "limit": 12_000, "epochs": 3, "schedule": "both"},
-    # The published table with the rates that the notebooks name.
-    "as_written": {"schedule": "as_written"},
-    # The same with the rates that the compiled step very likely used.
-    "as_run": {"schedule": "as_run"},
-    # Everything, with enough seeds for an interval.
-    "paper": {"schedule": "both", "seeds": [0, 1, 2]},
-}
-FREE_ON_RESUME = frozenset({"preset", "checkpoint_minutes", "device", "threads", "describe"})
-SCHEDULES = {
-    "both": [grid.AS_WRITTEN, grid.AS_RUN], "as_written": [grid.AS_WRITTEN], "as_run": [grid.AS_RUN]
-}  # fmt: skip
-SAY_EVERY_S = 15.0
 FEATURES_FROM = 500  # epochs on features have orders of their own
 
 
-def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    defaults_in_help = argparse.ArgumentDefaultsHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=defaults_in_help)
-    add = parser.add_argument
-    add("--preset", choices=sorted(PRESETS), help="a named set of the arguments below; those beside it win")
-    add("--cells", nargs="+", default=["*"], metavar="NAME",
-        help="rows of the table by name or pattern: mnist-0.01-bn, 'mnist-*', '*-fc-*'")  # fmt: skip
-    add("--schedule", choices=sorted(SCHEDULES), default="as_written",
-        help="as_written lowers the rate after the first epoch, as_run keeps it (MNIST rows)")  # fmt: skip
-    add("--seeds", nargs="+", type=int, default=[0], metavar="N")
-    add("--data", choices=imagesets.SOURCES, default="auto",
-        help="auto: real, or a stand-in where it cannot be had; drawn: made here")  # fmt: skip
-    add("--limit", type=int, default=0, help="training images at most, and test images at most (0: all)")
-    add("--trunk-epochs", type=int, default=0, help="before the rate changes (0: 1 on MNIST, 25 on CIFAR-10)")
-    add("--epochs", type=int, default=0, help="after that (0: 8 on MNIST, 25 on CIFAR-10)")
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
-    add("--threads", type=int, default=0,
-        help="on the CPU (0: all, or as in the checkpoint); a part of the result")  # fmt: skip
-    add("--checkpoint-minutes", type=float, default=2.0, help="save after so many minutes")
-    add("--describe", action="store_true", help="print what the first cell's net takes, as JSON, and end")
-    preset = parser.parse_known_args(argv)[0].preset
-    parser.set_defaults(**PRESETS.get(preset, {}))
-    args = parser.parse_args(argv)
-    try:
-        grid.choose_rows(args.cells)
-    except ValueError as error:
-        parser.error(str(error))
-    return args
-
-
 def main() -> int:
-    args = parse_arguments()
-    if args.describe:
-        print_description(args)
+    args = options.parse(None, __doc__.splitlines()[0])
+    if vars(args).pop("describe"):
+        describing.report(args)
         return 0
     try:
         Study(args, settings.read_folders(HERE)).run()
@@ -99,38 +53,30 @@ class Study:
     """One run: what it holds (`__init__`), its road (`run`), and below that each part of the road once."""
 
     def __init__(self, args: argparse.Namespace, folders: settings.Folders) -> None:
-        self.args, self.folders = args, folders
-        saved = checkpoint.load(folders.resume_from) if folders.resume_from else None
-        if saved:
-            checkpoint.refuse_other_settings(saved["settings"], vars(args), free=FREE_ON_RESUME)
-        self.device = settings.pick_device(args.device)
-        self.threads = args.threads or (saved["threads"] if saved else settings.usable_cpus())
-        settings.fix_randomness(0, self.threads, self.device)
-
+        self.args = args
+        self.frame = Frame(args, folders, job=HERE)
+        self.device = self.frame.device
         rows = grid.choose_rows(args.cells)
-        self.stretches = grid.plan_stretches(rows, SCHEDULES[args.schedule], args.seeds)
+        self.stretches = grid.plan_stretches(rows, options.SCHEDULES[args.schedule], args.seeds)
         self.images = {
             name: samples.load(name, args.data, folders.data, limit=args.limit).to(self.device)
             for name in sorted({row.data for row in rows})
         }
-        about_data = {name: part.about for name, part in self.images.items()}
-        if saved and saved["data"] != about_data:
-            raise checkpoint.CheckpointError(f"trained on {saved['data']}, but here is {about_data}")
+        self.frame.refuse_others(data={name: part.about for name, part in self.images.items()})
         self.place = self.epoch = self.batch = 0  # done: stretches, epochs of this one, batches of this epoch
         self.sums = torch.zeros(2, dtype=torch.float64, device=self.device)  # losses and hits in this epoch
         self.seconds = 0.0  # of training in this epoch
         self.trunk: dict[str, Any] = {}  # the state that cells branch off
         self.features: FeatureFeed | None = None  # made by its convolutions
-        self.metrics = metrics.Metrics(folders.outputs, self.about(), saved["history"] if saved else [])
-        self.saved, self.restoring = saved, False
+        self.restoring = False
+        self.frame.open(self.about())
 
     def run(self) -> None:
         """Each stretch from where it stands, then table and figure."""
         self.announce()
-        self.said_at = self.saved_at = time.monotonic()
         STOP.hold()
-        if self.saved:
-            self.restore(self.saved)
+        if self.frame.saved:
+            self.restore(self.frame.saved)
         else:
             self.begin()
         while self.place < len(self.stretches):
@@ -193,9 +139,9 @@ class Study:
             self.batch += 1
             self.seconds += time.monotonic() - started
             self.leave_if_asked()
-            if time.monotonic() - self.saved_at > 60 * self.args.checkpoint_minutes:
+            if self.frame.save_due():
                 self.save()
-            if time.monotonic() - self.said_at > SAY_EVERY_S:
+            if self.frame.say_due():
                 self.say_progress()
 
     def end_epoch(self, val: tuple[float, float]) -> None:
@@ -209,7 +155,7 @@ class Study:
             "timing": {"seconds": round(self.seconds, 3), "images_per_s": round(seen / self.seconds, 1)},
         }  # fmt: skip
         for cell, epochs in self.reported_as():
-            self.metrics.add({"cell": cell, **entry, "epochs": epochs})
+            self.frame.metrics.add({"cell": cell, **entry, "epochs": epochs})
         self.say_epoch(entry)
         self.seconds = 0.0
         self.sums.zero_()
@@ -244,17 +190,15 @@ class Study:
 
     def save(self) -> None:
         begun = bool(self.epoch or self.batch)  # else the trunk says all
-        checkpoint.save(self.folders.checkpoint, {
-            "settings": vars(self.args), "data": self.about()["data"], "threads": self.threads,
+        self.frame.save({
             "place": self.place, "epoch": self.epoch, "batch": self.batch, "sums": self.sums,
             "seconds": self.seconds, "trunk": self.trunk, "learner": self.learner.state() if begun else None,
-            "history": self.metrics.history,
         })  # fmt: skip
-        self.saved_at = time.monotonic()
 
     def restore(self, saved: dict[str, Any]) -> None:
         checkpoint.restore_random(saved)
-        checkpoint.save(self.folders.checkpoint, saved)  # among our own outputs, before anything can go wrong
+        # Among our own outputs, before anything can go wrong.
+        checkpoint.save(self.frame.folders.checkpoint, saved)
         self.place, self.epoch, self.batch = saved["place"], saved["epoch"], saved["batch"]
         self.sums.copy_(saved["sums"])
         self.seconds, self.trunk = saved["seconds"], saved["trunk"]
@@ -273,9 +217,7 @@ class Study:
             "data": {name: part.about for name, part in self.images.items()},
             "parameters": {name: sum(nets.PARAMETERS[name, False]) for name in self.images},
             "parameters_bn": {name: sum(nets.PARAMETERS[name, True]) for name in self.images},
-            "machine": settings.describe_machine(self.device),
-            "settings": vars(self.args),
-            "source_sha256": settings.source_sha256(HERE),
+            **self.frame.about(),
         }
 
     def announce(self) -> None:
@@ -285,30 +227,30 @@ class Study:
             plain, bn = about["parameters"][name], about["parameters_bn"][name]
             running = nets.PARAMETERS[name, True][1]
             say(f"network  {plain:,} parameters, {bn:,} with BN, of which {running:,} are running statistics")
-        say("machine  " + ", ".join(f"{name} {value}" for name, value in about["machine"].items()))
+        say(f"machine  {settings.in_words(about['machine'])}")
         cells = sum(stretch.cell is not None for stretch in self.stretches)
         epochs = sum(map(self.epochs_of, self.stretches))
         say(f"plan     {cells} cells and {len(self.stretches) - cells} trunks, {epochs} epochs in all")
-        if self.saved:
-            say(f"resumed  in stretch {self.saved['place'] + 1} of {len(self.stretches)}, epoch "
-                f"{self.saved['epoch'] + 1}, after {self.saved['batch']} batches")  # fmt: skip
+        if self.frame.saved:
+            place, epoch, batch = (self.frame.saved[name] for name in ("place", "epoch", "batch"))
+            say(f"resumed  in stretch {place + 1} of {len(self.stretches)}, epoch {epoch + 1}, "
+                f"after {batch} batches")  # fmt: skip
 
     def say_progress(self) -> None:
         seen = self.batch * self.learner.batch
         loss, accuracy = (self.sums / seen).tolist()
         epoch, speed = self.epochs_before() + self.epoch + 1, seen / self.seconds
-        say(f"  {self.name()}, epoch {epoch}: batch {self.batch} of {len(self.learner)}, "
-            f"loss {loss:.4f}, acc {accuracy:.2%}, {speed:.0f} images/s")  # fmt: skip
-        self.said_at = time.monotonic()
+        figures = f"loss {loss:.4f}, acc {accuracy:.2%}, {speed:.0f} images/s"
+        where = f"{self.name()}, epoch {epoch}: batch {self.batch} of {len(self.learner)}"
+        self.frame.say(f"  {where}, {figures}")
 
     def say_epoch(self, entry: dict[str, Any]) -> None:
         figures = (math.nan if entry[name] is None else entry[name] for name in grid.Figures._fields)
         loss, acc, val_loss, val_acc = figures
         seconds, speed = entry["timing"]["seconds"], entry["timing"]["images_per_s"]
-        say(f"{self.name()}  epoch {entry['epoch']}  loss {loss:.4f}  acc {acc:.2%}  "
-            f"val_loss {val_loss:.4f}  val_acc {val_acc:.2%}  "
-            f"({seconds:.1f} s, {speed:.0f} images/s)")  # fmt: skip
-        self.said_at = time.monotonic()
+        told = f"loss {loss:.4f}  acc {acc:.2%}  val_loss {val_loss:.4f}  val_acc {val_acc:.2%}"
+        took = f"({seconds:.1f} s, {speed:.0f} images/s)"
+        self.frame.say(f"{self.name()}  epoch {entry['epoch']}  {told}  {took}")
 
     def name(self) -> str:
         cell = self.stretch.cell.name if self.stretch.cell else f"{self.reported_as()[0][0]} (trunk)"
@@ -316,46 +258,17 @@ class Study:
 
     def finish(self) -> None:
         """table.md, table.csv, curves.png and summary.json."""
-        out, about = self.folders.outputs, self.about()
+        out = self.frame.folders.outputs
         self.save()
         cells = results.read([out])
         table.write(out, cells)
         figure.draw(out / "curves.png", cells)
         metrics.write_json(out / "summary.json", {
-            **about, "cells": [cell.summary() for cell in cells],
-            "training_seconds": round(results.seconds_trained(self.metrics.history), 1),
+            **self.about(), "cells": [cell.summary() for cell in cells],
+            "training_seconds": round(results.seconds_trained(self.frame.metrics.history), 1),
         })  # fmt: skip
-        self.metrics.close()
-        print(table.markdown(cells), flush=True)
-        say(f"outputs  {out}: {', '.join(sorted(file.name for file in out.iterdir()))}")
-
-
-def print_description(args: argparse.Namespace) -> None:
-    """What `cloudrun model` reads: the net of the first cell asked for, and 20 steps on random images."""
-    row = grid.choose_rows(args.cells)[0]
-    shape, batch, device = nets.SHAPES[row.data], nets.BATCH[row.data], settings.pick_device(args.device)
-    settings.fix_randomness(0, args.threads or settings.usable_cpus(), device)
-    net = nets.build(row.data, bn=row.bn, seed=0)
-    facts = describe.describe(net, shape, optimizer_slots=2 if row.data == grid.MNIST else 1)
-    pixels = torch.randint(0, 256, (batch, *shape[1:], shape[0]), dtype=torch.uint8)
-    part = samples.Part(pixels, torch.arange(batch) % 10)
-    data = samples.Images("random", part, part, 128.0, 64.0, augmented=row.data != grid.MNIST).to(device)
-    learner = Learner(row.data, net.to(device, memory_format=torch.channels_last), ImageFeed(data))
-
-    def step(count: int) -> None:
-        learner.train_batch(torch.arange(count, device=device), row.rate)
-
-    timing = describe.time_steps(step, batch=batch, device=device)
-    epochs = (args.trunk_epochs or row.trunk_epochs) + (args.epochs or row.epochs)
-    images, tested = 60_000 if row.data == grid.MNIST else 50_000, 10_000
-    describe.print_report(
-        facts, timing=timing, batch=batch, epochs=epochs, samples=min(args.limit or images, images),
-        evaluated=min(args.limit or tested, tested), note=f"one cell, {row.name}",
-    )  # fmt: skip
-
-
-def say(line: str) -> None:
-    print(line, flush=True)
+        say(table.markdown(cells))
+        self.frame.close()
 
 
 if __name__ == "__main__":

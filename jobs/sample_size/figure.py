@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
-if not (
-    Path(__file__).parent / "shared"
-).is_dir():  # by hand, not in a bundle: the modules are in jobs/shared
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import fit
 import numpy as np
 from results import Curve

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from dataclasses import dataclass
@@ -10,13 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fit import Point
-
-# Two-sided 95 % quantiles of Student's t for 1, 2, ... degrees of freedom (any table of it; 1.96 beyond).
-T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
-
-
-class ResultsError(Exception):
-    """A folder holds no metrics of this job."""
+from shared import tables
 
 
 @dataclass(frozen=True)
@@ -48,11 +41,7 @@ class Size:
     @property
     def half_width(self) -> float:
         """Of the 95 % interval of the mean, from the spread between the seeds. nan for one seed."""
-        count = len(self.cells)
-        if count < 2:
-            return math.nan
-        quantile = T95[count - 2] if count - 2 < len(T95) else 1.96
-        return quantile * statistics.stdev(self.accuracies) / math.sqrt(count)
+        return tables.interval(self.accuracies)[1]
 
 
 @dataclass(frozen=True)
@@ -80,8 +69,12 @@ class Curve:
 
 
 def read(folders: list[Path]) -> list[Curve]:
-    """The curves of all runs together. The same cell on the same data counts once."""
-    cells = {(cell.data, cell.images, cell.seed): cell for folder in folders for cell in _read_folder(folder)}
+    """The curves of all runs together. The same cell on the same data counts once.
+
+    Raises tables.ResultsError.
+    """
+    found = [cell for folder in folders for cell in tables.read_metrics(folder, _finished)]
+    cells = {(cell.data, cell.images, cell.seed): cell for cell in found}
     curves = []
     for data in dict.fromkeys(data for data, _, _ in cells):
         of_data = [cell for cell in cells.values() if cell.data == data]
@@ -90,21 +83,10 @@ def read(folders: list[Path]) -> list[Curve]:
     return curves
 
 
-def _read_folder(folder: Path) -> list[Cell]:
-    file = folder / "metrics.jsonl"
-    try:
-        first, *lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-        about = first["about"]
-        done = [line for line in lines if line["epoch"] == line["epochs"]]
-        return [
-            Cell(
-                about["data"][line["set"]],
-                about["test_images"][line["set"]],
-                line["images"],
-                line["seed"],
-                line,
-            )
-            for line in done
-        ]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ResultsError(f"{file} holds no metrics of this job: {error!r}") from error
+def _finished(about: dict[str, Any], lines: list[dict[str, Any]]) -> list[Cell]:
+    data, test_images = about["data"], about["test_images"]
+    return [
+        Cell(data[line["set"]], test_images[line["set"]], line["images"], line["seed"], line)
+        for line in lines
+        if line["epoch"] == line["epochs"]
+    ]

@@ -14,39 +14,26 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-if not (
-    Path(__file__).parent / "shared"
-).is_dir():  # by hand, not in a bundle: the modules are in jobs/shared
+if not (Path(__file__).parent / "shared").is_dir():  # not in a bundle: the modules are in jobs/shared
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from shared.stop import Stop
 
 STOP = Stop()  # before torch is imported, which takes seconds: SIGTERM counts from the first moment on
 # ruff: noqa: E402
+import describing
 import figure
 import net
+import options
 import results
 import table
 import torch
-from shared import checkpoint, describe, imagesets, metrics, settings
+from shared import checkpoint, imagesets, metrics, settings
+from shared.frame import Frame, say
 from torch.nn import functional as F
 
 HERE = Path(__file__).resolve().parent
-PRESETS: dict[str, dict[str, Any]] = {
-    # Proves the whole way in seconds.
-    "smoke": {"sets": ["mnist"], "data": "drawn", "sizes": [60, 120, 240, 480], "epochs": 2, "min_steps": 16,
-              "batch": 16, "limit": 480},
-    # Both real sets up to 10,000 images, two seeds. Under ten minutes on two CPU cores.
-    "quick": {"sizes": [1_000, 3_000, 5_000, 10_000], "seeds": [0, 1], "epochs": 8, "min_steps": 600},
-    # The whole curve with error bars. About an hour on two quiet CPU cores.
-    "full": {"seeds": [0, 1, 2]},
-    # The field report's: CIFAR-10, 100 epochs whatever the number of images. Wants a GPU.
-    "paper": {"sets": ["cifar10"], "epochs": 100, "min_steps": 0},
-}  # fmt: skip
-FREE_ON_RESUME = frozenset({"preset", "checkpoint_minutes", "device", "threads", "describe"})
-SHAPES = {"mnist": (1, 28, 28), "fashion": (1, 28, 28), "cifar10": (3, 32, 32)}
 REPORTS = 4  # of a training, spread evenly over its epochs: few images take many short epochs
 EVALUATION_BATCH = 500
-SAY_EVERY_S = 15.0
 
 
 class Cell(NamedTuple):
@@ -60,39 +47,10 @@ class Cell(NamedTuple):
         return f"{self.set}/n{self.images}/seed{self.seed}"
 
 
-def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    defaults_in_help = argparse.ArgumentDefaultsHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=defaults_in_help)
-    add = parser.add_argument
-    add("--preset", choices=sorted(PRESETS), help="a named set of the arguments below; those beside it win")
-    add("--sets", nargs="+", choices=sorted(SHAPES), default=["mnist", "fashion"])
-    add("--sizes", nargs="+", type=int, default=[1_000, 3_000, 5_000, 10_000, 0], metavar="N",
-        help="numbers of training images (0: all)")  # fmt: skip
-    add("--seeds", nargs="+", type=int, default=[0], metavar="N", help="of weights, order and chosen images")
-    add("--data", choices=imagesets.SOURCES, default="auto",
-        help="auto: real, or a stand-in where it cannot be had; drawn: made here")  # fmt: skip
-    add("--limit", type=int, default=0, help="read so many images at most (0: all)")
-    add("--epochs", type=int, default=12)
-    add("--min-steps", type=int, default=2_000, help="few images are repeated until so many steps are done")
-    add("--batch", type=int, default=64, help="images a step")
-    add("--lr", type=float, default=2e-3, help="Adam's highest rate: up over 5 %% of the steps, then to 0")
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
-    add("--threads", type=int, default=0,
-        help="on the CPU (0: all, or as in the checkpoint); a part of the result")  # fmt: skip
-    add("--checkpoint-minutes", type=float, default=2.0, help="save after so many minutes")
-    add("--describe", action="store_true", help="print what the first set's net takes, as JSON, and end")
-    preset = parser.parse_known_args(argv)[0].preset
-    parser.set_defaults(**PRESETS.get(preset, {}))
-    args = parser.parse_args(argv)
-    if min(args.sizes) < 0 or min(args.epochs, args.batch) < 1:
-        parser.error("sizes, epochs and batch count images and steps: no negative ones, and at least one")
-    return args
-
-
 def main() -> int:
-    args = parse_arguments()
-    if args.describe:
-        print_description(args)
+    args = options.parse(None, __doc__.splitlines()[0])
+    if vars(args).pop("describe"):
+        describing.report(args)
         return 0
     try:
         Study(args, settings.read_folders(HERE)).run()
@@ -121,30 +79,22 @@ class Study:
     """One run: what it holds (`__init__`), its road (`run`), and below that each part of the road once."""
 
     def __init__(self, args: argparse.Namespace, folders: settings.Folders) -> None:
-        self.args, self.folders = args, folders
-        saved = checkpoint.load(folders.resume_from) if folders.resume_from else None
-        if saved:
-            checkpoint.refuse_other_settings(saved["settings"], vars(args), free=FREE_ON_RESUME)
-        self.device = settings.pick_device(args.device)
-        self.threads = args.threads or (saved["threads"] if saved else settings.usable_cpus())
-        settings.fix_randomness(0, self.threads, self.device)
-
+        self.args = args
+        self.frame = Frame(args, folders, job=HERE)
+        self.device = self.frame.device
         self.data = {
             name: Images(imagesets.load(name, args.data, folders.data, limit=args.limit), self.device)
             for name in args.sets
         }
-        if saved and saved["data"] != self.about()["data"]:
-            raise checkpoint.CheckpointError(
-                f"trained on {saved['data']}, but here is {self.about()['data']}"
-            )
+        self.frame.refuse_others(data={name: data.about for name, data in self.data.items()})
         self.cells = self.plan_cells()
         self.place = self.epoch = self.batch = 0  # done: cells, epochs of this one, batches of this epoch
         self.sums = torch.zeros(2, dtype=torch.float64, device=self.device)  # losses and hits in this epoch
         self.seconds = 0.0  # of training since the last report
-        if saved:
-            self.place, self.epoch, self.batch = saved["place"], saved["epoch"], saved["batch"]
-        self.metrics = metrics.Metrics(folders.outputs, self.about(), saved["history"] if saved else [])
-        self.saved = saved
+        self.saved = self.frame.saved  # until it is restored
+        if self.saved:
+            self.place, self.epoch, self.batch = (self.saved[name] for name in ("place", "epoch", "batch"))
+        self.frame.open(self.about())
 
     def plan_cells(self) -> list[Cell]:
         """Seed by seed, so that a run that was stopped early has whole curves."""
@@ -163,7 +113,6 @@ class Study:
     def run(self) -> None:
         """Each cell from where it stands, then table and curve."""
         self.announce()
-        self.said_at = self.saved_at = time.monotonic()
         STOP.hold()
         while self.place < len(self.cells):
             self.begin()
@@ -181,7 +130,7 @@ class Study:
         """Net, optimiser and images of this cell; those of the checkpoint if there is one, once."""
         cell, data = self.cell, self.data[self.cell.set]
         torch.manual_seed(cell.seed)
-        channels, side, _ = SHAPES[cell.set]
+        channels, side, _ = net.SHAPES[cell.set]
         self.net = net.Net(channels, side).to(self.device, memory_format=torch.channels_last)
         self.optimiser = torch.optim.Adam(self.net.parameters(), lr=self.args.lr, fused=True)
         chosen = torch.Generator().manual_seed(cell.seed)  # the first n of one order: fewer are part of more
@@ -207,7 +156,7 @@ class Study:
             self.batch += 1
             self.seconds += time.monotonic() - started
             self.leave_if_asked()
-            if time.monotonic() - self.saved_at > 60 * self.args.checkpoint_minutes:
+            if self.frame.save_due():
                 self.save()
 
     def train_batch(self, picks: torch.Tensor) -> None:
@@ -262,13 +211,12 @@ class Study:
             "loss": loss, "acc": accuracy, "val_loss": val[0], "val_acc": val[1],
             "timing": {"seconds": round(self.seconds, 3)},
         }  # fmt: skip
-        self.metrics.add(entry)
+        self.frame.metrics.add(entry)
         self.seconds = 0.0
-        if entry["epoch"] == self.epochs or time.monotonic() - self.said_at > SAY_EVERY_S:
-            self.said_at = time.monotonic()
+        if entry["epoch"] == self.epochs or self.frame.say_due():
             where = f"[{self.place + 1}/{len(self.cells)}] {self.cell}  epoch {entry['epoch']}/{self.epochs}"
-            say(f"{where}  loss {loss:.4f}  acc {accuracy:.2%}  "
-                f"val_loss {val[0]:.4f}  val_acc {val[1]:.2%}")  # fmt: skip
+            told = f"loss {loss:.4f}  acc {accuracy:.2%}  val_loss {val[0]:.4f}  val_acc {val[1]:.2%}"
+            self.frame.say(f"{where}  {told}")
 
     def leave_if_asked(self) -> None:
         """Save and exit on SIGTERM. In an evaluation it is the state before it, which will be done again."""
@@ -279,13 +227,10 @@ class Study:
             )
 
     def save(self) -> None:
-        checkpoint.save(self.folders.checkpoint, {
-            "settings": vars(self.args), "data": self.about()["data"], "threads": self.threads,
+        self.frame.save({
             "place": self.place, "epoch": self.epoch, "batch": self.batch, "sums": self.sums,
             "seconds": self.seconds, "net": self.net.state_dict(), "optimiser": self.optimiser.state_dict(),
-            "history": self.metrics.history,
         })  # fmt: skip
-        self.saved_at = time.monotonic()
 
     def restore(self, saved: dict[str, Any]) -> None:
         self.net.load_state_dict(saved["net"])
@@ -300,17 +245,15 @@ class Study:
         return {
             "data": {name: data.about for name, data in self.data.items()},
             "test_images": {name: len(data.test_labels) for name, data in self.data.items()},
-            "parameters": {name: net.count_parameters(*SHAPES[name][:2]) for name in self.data},
-            "machine": settings.describe_machine(self.device),
-            "settings": vars(self.args),
-            "source_sha256": settings.source_sha256(HERE),
+            "parameters": {name: net.count_parameters(*net.SHAPES[name][:2]) for name in self.data},
+            **self.frame.about(),
         }
 
     def announce(self) -> None:
         about = self.about()
         for name, words in about["data"].items():
             say(f"data     {name}: {words}; a net of {about['parameters'][name]:,} parameters")
-        say("machine  " + ", ".join(f"{name} {value}" for name, value in about["machine"].items()))
+        say(f"machine  {settings.in_words(about['machine'])}")
         sizes = ", ".join(f"{size:,}" for size in sorted({cell.images for cell in self.cells}))
         say(f"plan     {len(self.cells)} trainings, of {sizes} images")
         if self.saved:
@@ -318,49 +261,19 @@ class Study:
 
     def finish(self) -> None:
         """table.md, table.csv, curves.png and summary.json."""
-        out = self.folders.outputs
+        out = self.frame.folders.outputs
         if not self.saved:  # else the checkpoint was of a finished run, and nothing was trained
             self.save()
         curves = results.read([out])
         table.write(out, curves)
         figure.draw(out / "curves.png", curves)
-        seconds = sum(line["timing"]["seconds"] for line in self.metrics.history)
+        seconds = sum(line["timing"]["seconds"] for line in self.frame.metrics.history)
         metrics.write_json(out / "summary.json", {
             **self.about(), "curves": [curve.summary() for curve in curves],
             "training_seconds": round(seconds, 1),
         })  # fmt: skip
-        self.metrics.close()
-        print(table.markdown(curves), flush=True)
-        say(f"outputs  {out}: {', '.join(sorted(file.name for file in out.iterdir()))}")
-
-
-def print_description(args: argparse.Namespace) -> None:
-    """What `cloudrun model` reads: the net of the first set, and 20 steps on random images."""
-    shape, device = SHAPES[args.sets[0]], settings.pick_device(args.device)
-    settings.fix_randomness(0, args.threads or settings.usable_cpus(), device)
-    model = net.Net(*shape[:2])
-    facts = describe.describe(model, shape)
-    model = model.to(device, memory_format=torch.channels_last)
-    optimiser = torch.optim.Adam(model.parameters(), lr=args.lr, fused=True)
-    images = torch.randn(args.batch, *shape, device=device).contiguous(memory_format=torch.channels_last)
-    labels = torch.arange(args.batch, device=device) % net.CLASSES
-
-    def step(count: int) -> None:
-        optimiser.zero_grad(set_to_none=True)
-        F.cross_entropy(model(images[:count]), labels[:count]).backward()
-        optimiser.step()
-
-    timing = describe.time_steps(step, batch=args.batch, device=device)
-    most = args.limit or (50_000 if args.sets[0] == "cifar10" else 60_000)
-    samples = max(size or most for size in args.sizes)
-    note = f"one training with the most images of {args.sets[0]}"
-    describe.print_report(
-        facts, timing=timing, batch=args.batch, epochs=args.epochs, samples=samples, note=note
-    )
-
-
-def say(line: str) -> None:
-    print(line, flush=True)
+        say(table.markdown(curves))
+        self.frame.close()
 
 
 if __name__ == "__main__":

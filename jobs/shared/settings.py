@@ -61,6 +61,11 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if in_hardware else torch.float32
 
 
+def name_of(precision: torch.dtype) -> str:
+    """ "float32" or "bfloat16": what pick_precision takes."""
+    return str(precision).removeprefix("torch.")
+
+
 def usable_cpus() -> int:
     """CPUs that this process may run on, which in a container can be fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -95,6 +100,11 @@ def describe_machine(device: torch.device) -> dict[str, str]:
         "numpy": np.__version__,
         "threads": str(torch.get_num_threads()),
     }
+
+
+def in_words(machine: dict[str, str]) -> str:
+    """What describe_machine found, on one line."""
+    return ", ".join(f"{name} {value}" for name, value in machine.items())
 
 
 def source_sha256(folder: Path) -> dict[str, str]:

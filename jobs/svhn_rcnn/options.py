@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
 import digits
+from shared import arguments
 
-PRESETS: dict[str, dict[str, Any]] = {
+PRESETS: arguments.Presets = {
     # Proves the whole way in seconds.
     "smoke": {"dataset": "rendered", "hard": 0.3, "limit": 1500, "channels": 16, "steps": 3, "dropout": 0.0,
               "batch": 20, "epochs": 3, "lr": 3e-3},
@@ -24,63 +24,29 @@ PRESETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def parse_arguments(argv: list[str] | None, text: str) -> argparse.Namespace:
-    defaults_in_help = argparse.ArgumentDefaultsHelpFormatter
-    parser = argparse.ArgumentParser(description=text, formatter_class=defaults_in_help)
+def parse(argv: list[str] | None, text: str) -> argparse.Namespace:
+    parser = arguments.begin(text, PRESETS)
     add = parser.add_argument
-    add(
-        "--preset",
-        choices=sorted(PRESETS),
-        help="a named set of the arguments below; those given beside it win",
-    )
-    add(
-        "--dataset",
-        choices=digits.NAMES,
-        default="auto",
-        help="auto: SVHN if it can be had, else rendered digits",
-    )
+    add("--dataset", choices=digits.NAMES, default="auto",
+        help="auto: SVHN if it can be had, else rendered digits")  # fmt: skip
     add("--limit", type=int, default=0, help="about so many images for training and validation (0: all)")
     add("--hard", type=float, default=1.0, help="how hard rendered digits are to read, 0 to 2")
-    add(
-        "--variant", choices=["fixed", "as_run"], default="fixed", help="as_run: with the three slips of 2017"
-    )
+    add("--variant", choices=["fixed", "as_run"], default="fixed",
+        help="as_run: with the three slips of 2017")  # fmt: skip
     add("-K", "--channels", type=int, default=128, help="feature maps of every layer")
     add("-T", "--steps", type=int, default=4, help="iterations of a recurrent layer")
-    add(
-        "--norm",
-        choices=["batch", "local"],
-        default="batch",
-        help="local: response normalisation, as in the paper",
-    )
+    add("--norm", choices=["batch", "local"], default="batch",
+        help="local: response normalisation, as in the paper")  # fmt: skip
     add("--dropout", type=float, default=0.1, help="share of activations dropped after a recurrent layer")
     add("--batch", type=int, default=128, help="images a step")
     add("--epochs", type=int, default=8)
     add("--lr", type=float, default=1e-3, help="Adam's rate, the highest one of the schedule")
-    add(
-        "--schedule",
-        choices=["cosine", "constant"],
-        default="cosine",
-        help="cosine: 5 %% warm-up, then down to 0",
-    )
+    add("--schedule", choices=["cosine", "constant"], default="cosine",
+        help="cosine: 5 %% warm-up, then down to 0")  # fmt: skip
     add("--seed", type=int, default=0)
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
-    add(
-        "--precision",
-        choices=["auto", "float32", "bfloat16"],
-        default="auto",
-        help="auto: bfloat16 if in hardware",
-    )
+    add("--precision", choices=["auto", "float32", "bfloat16"], default="auto",
+        help="auto: bfloat16 if in hardware")  # fmt: skip
     add("--processes", type=int, default=0, help="that share each batch (0: one a GPU, one on a CPU)")
-    add(
-        "--threads",
-        type=int,
-        default=0,
-        help="on the CPU (0: all, or as in the checkpoint); a part of the result",
-    )
     add("--compile", action="store_true", help="torch.compile: saves time on runs of hours only")
     add("--checkpoint-epochs", type=int, default=1, help="save after so many epochs")
-    add("--checkpoint-minutes", type=float, default=5.0, help="and within an epoch after so many minutes")
-    add("--describe", action="store_true", help="train nothing: print what the network and its settings take")
-    preset = parser.parse_known_args(argv)[0].preset
-    parser.set_defaults(**PRESETS.get(preset, {}))
-    return parser.parse_args(argv)
+    return arguments.parse(parser, PRESETS, argv, minutes=5.0, what="the network")

@@ -13,9 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-if not (
-    Path(__file__).parent / "shared"
-).is_dir():  # by hand, not in a bundle: the modules are in jobs/shared
+if not (Path(__file__).parent / "shared").is_dir():  # not in a bundle: the modules are in jobs/shared
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from shared.stop import Stop
 
@@ -28,18 +26,15 @@ import parallel
 import rcnn
 import torch
 from shared import checkpoint, metrics, plots, settings
+from shared.frame import Frame, say
 
 HERE = Path(__file__).resolve().parent
-FREE_ON_RESUME = frozenset({
-    "preset", "checkpoint_epochs", "checkpoint_minutes", "device", "precision", "threads",
-    "processes", "compile",
-})  # fmt: skip
-SAY_EVERY_S = 15.0
+FREE_ON_RESUME = frozenset({"checkpoint_epochs", "precision", "processes", "compile"})
 EVALUATION_BATCH = 500
 
 
 def main() -> int:
-    args = options.parse_arguments(None, __doc__.splitlines()[0])
+    args = options.parse(None, __doc__.splitlines()[0])
     if vars(args).pop("describe"):
         describing.report(args, build_model(args))
         return 0
@@ -75,21 +70,18 @@ class Training:
     def __init__(
         self, args: argparse.Namespace, folders: settings.Folders, device: torch.device, peers: parallel.Peers
     ) -> None:
-        self.args, self.folders, self.device, self.peers = args, folders, device, peers
+        self.args, self.device, self.peers = args, device, peers
+        self.frame = Frame(
+            args, folders, job=HERE, seed=args.seed, free=FREE_ON_RESUME, device=device,
+            cpus=max(1, settings.usable_cpus() // peers.world),
+        )  # fmt: skip
+        self.precision = self.pick_precision(self.frame.saved)
         self.as_run = args.variant == "as_run"
-        saved = checkpoint.load(folders.resume_from) if folders.resume_from else None
-        if saved:
-            checkpoint.refuse_other_settings(saved["settings"], vars(args), free=FREE_ON_RESUME)
-        self.precision = self.pick_precision(saved)
-        own = max(1, settings.usable_cpus() // peers.world)
-        self.threads = args.threads or (saved["threads"] if saved else own)
-        settings.fix_randomness(args.seed, self.threads, device)
 
         self.data = peers.leader_first(
             lambda: digits.load(args.dataset, folders.data, limit=args.limit, hard=args.hard)
         )
-        if saved and saved["data"] != self.data.about:
-            raise checkpoint.CheckpointError(f"trained on {saved['data']}, but here is {self.data.about}")
+        self.frame.refuse_others(data=self.data.about)
         self.batches = len(self.data.train) // args.batch  # an epoch leaves out the last, partial batch
         if not self.batches:
             raise digits.DataError(f"a batch of {args.batch} is more than the {len(self.data.train)} images")
@@ -102,9 +94,7 @@ class Training:
             part.to(device) for part in (self.data.train, self.data.val, self.data.test)
         )
 
-        torch.manual_seed(
-            args.seed
-        )  # again: whether the data was made or read leaves no trace in the weights
+        torch.manual_seed(args.seed)  # again: making the data leaves no trace in the weights
         self.model = build_model(args).to(device, memory_format=torch.channels_last)
         if peers.world > 1:
             self.model = parallel.normalise_globally(self.model, device)
@@ -115,14 +105,13 @@ class Training:
         self.sums = torch.zeros(2, dtype=torch.float64, device=device)  # loss and hits of ours in this epoch
         self.seconds = 0.0  # of training in this epoch
         if peers.leader:
-            self.metrics = metrics.Metrics(folders.outputs, self.about(), saved["history"] if saved else [])
-        if saved:
-            self.restore(saved)
+            self.frame.open(self.about())
+        if self.frame.saved:
+            self.restore(self.frame.saved)
 
     def run(self) -> None:
         """Epochs until done or stopped, then the test set and the pictures."""
         self.announce()
-        self.said_at = self.saved_at = time.monotonic()
         STOP.hold()
         while self.epoch < self.args.epochs:
             self.train_epoch()
@@ -142,10 +131,9 @@ class Training:
             self.train_batch(self.peers.share(picks).to(self.device))
             self.batch += 1
             self.seconds += time.monotonic() - started
-            due = time.monotonic() - self.saved_at > 60 * self.args.checkpoint_minutes
-            if self.leave_if_asked(due):
+            if self.leave_if_asked(self.frame.save_due()):
                 self.save()
-            if time.monotonic() - self.said_at > SAY_EVERY_S:
+            if self.peers.leader and self.frame.say_due():
                 self.say_progress()
 
     def train_batch(self, picks: torch.Tensor) -> None:
@@ -207,8 +195,8 @@ class Training:
             "loss": loss, "acc": accuracy, "val_loss": val[0], "val_acc": val[1], "timing": timing,
         }  # fmt: skip
         if self.peers.leader:
-            self.metrics.add(entry)
-        self.say_epoch(entry)
+            self.frame.metrics.add(entry)
+            self.say_epoch(entry)
         self.epoch, self.batch, self.seconds = self.epoch + 1, 0, 0.0
         self.sums.zero_()
         if self.epoch % self.args.checkpoint_epochs == 0 or self.epoch == self.args.epochs:
@@ -227,14 +215,11 @@ class Training:
 
     def save(self) -> None:
         sums = torch.stack(self.peers.each(self.sums))
-        self.saved_at = time.monotonic()
         if self.peers.leader:
-            checkpoint.save(self.folders.checkpoint, {
-                "settings": vars(self.args), "data": self.data.about, "threads": self.threads,
-                "precision": precision_name(self.precision),
-                "model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(),
-                "epoch": self.epoch, "batch": self.batch, "sums": sums, "seconds": self.seconds,
-                "history": self.metrics.history,
+            self.frame.save({
+                "precision": settings.name_of(self.precision), "model": self.model.state_dict(),
+                "optimiser": self.optimiser.state_dict(), "epoch": self.epoch, "batch": self.batch,
+                "sums": sums, "seconds": self.seconds,
             })  # fmt: skip
 
     def restore(self, saved: dict[str, Any]) -> None:
@@ -256,66 +241,57 @@ class Training:
 
     def about(self) -> dict[str, Any]:
         """What the numbers were measured on: stands on top of metrics.jsonl and in summary.json."""
-        args = self.args
+        args, frame = self.args, self.frame.about()
         return {
             "data": self.data.about,
             "network": f"RCNN, {args.variant}, {args.norm} norm, K={args.channels}, T={args.steps}",
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
             "forward_mflops_per_image": round(rcnn.count_flops(args.channels, args.steps) / 1e6, 1),
-            "precision": precision_name(self.precision),
-            "machine": {**settings.describe_machine(self.device), "processes": str(self.peers.world)},
-            "settings": vars(args),
-            "source_sha256": settings.source_sha256(HERE),
+            "precision": settings.name_of(self.precision),
+            **frame,
+            "machine": {**frame["machine"], "processes": str(self.peers.world)},
         }
 
     def announce(self) -> None:
         if not self.peers.leader:
             return
         about = self.about()
-        machine = ", ".join(f"{name} {value}" for name, value in about["machine"].items())
         say(f"data     {about['data']}")
         say(f"network  {about['network']}: {about['parameters']:,} parameters, "
             f"{about['forward_mflops_per_image']} MFLOP an image forward, {about['precision']}")  # fmt: skip
-        say(f"machine  {machine}")
+        say(f"machine  {settings.in_words(about['machine'])}")
         if self.epoch or self.batch:
             say(f"resumed  in epoch {self.epoch + 1} after {self.batch} of {self.batches} batches")
 
     def say_progress(self) -> None:
-        self.said_at = time.monotonic()
-        if not self.peers.leader:
-            return
         seen = self.batch * self.args.batch
         loss, accuracy = (self.sums * self.peers.world / seen).tolist()  # the others' are about like ours
-        say(f"  epoch {self.epoch + 1}: batch {self.batch} of {self.batches}, "
-            f"loss {loss:.4f}, acc {accuracy:.2%}, {seen / self.seconds:.0f} images/s")  # fmt: skip
+        figures = f"loss {loss:.4f}, acc {accuracy:.2%}, {seen / self.seconds:.0f} images/s"
+        self.frame.say(f"  epoch {self.epoch + 1}: batch {self.batch} of {self.batches}, {figures}")
 
     def say_epoch(self, entry: dict[str, Any]) -> None:
-        self.said_at = time.monotonic()
-        if not self.peers.leader:
-            return
         seconds, speed = entry["timing"]["seconds"], entry["timing"]["images_per_s"]
         left_s = seconds * (self.args.epochs - entry["epoch"])
         left = f", about {left_s / 60:.1f} min of training left" if left_s > 60 else ""
-        say(f"epoch {entry['epoch']}/{self.args.epochs}  loss {entry['loss']:.4f}  acc {entry['acc']:.2%}  "
-            f"val_loss {entry['val_loss']:.4f}  val_acc {entry['val_acc']:.2%}  "
-            f"({seconds:.1f} s, {speed:.0f} images/s{left})")  # fmt: skip
+        told = (f"loss {entry['loss']:.4f}  acc {entry['acc']:.2%}  "
+                f"val_loss {entry['val_loss']:.4f}  val_acc {entry['val_acc']:.2%}")  # fmt: skip
+        took = f"({seconds:.1f} s, {speed:.0f} images/s{left})"
+        self.frame.say(f"epoch {entry['epoch']}/{self.args.epochs}  {told}  {took}")
 
     def finish(self, test: tuple[float, float]) -> None:
         """summary.json, curves.png and predictions.png."""
-        out, history, about = self.folders.outputs, self.metrics.history, self.about()
+        out, history, about = self.frame.folders.outputs, self.frame.metrics.history, self.about()
         final = {name: value for name, value in history[-1].items() if name != "timing"}
         final.update(test_loss=test[0], test_acc=test[1])
         seconds = sum(entry["timing"]["seconds"] for entry in history)
-        metrics.write_json(
-            out / "summary.json", {**about, "metrics": final, "training_seconds": round(seconds, 1)}
-        )
+        summary = {**about, "metrics": final, "training_seconds": round(seconds, 1)}
+        metrics.write_json(out / "summary.json", summary)
         note = f"{about['data']}\ntest accuracy {test[1]:.2%} after {seconds / 60:.1f} min of training"
         plots.draw_curves(out / "curves.png", history, title=about["network"], note=note)
         self.draw_predictions(out / "predictions.png", test[1])
-        self.metrics.close()
         say(f"done     val_acc {final['val_acc']:.2%}  test_acc {test[1]:.2%}  "
             f"after {seconds:.0f} s of training on {about['data']}")  # fmt: skip
-        say(f"outputs  {out}: {', '.join(sorted(file.name for file in out.iterdir()))}")
+        self.frame.close()
 
     @torch.no_grad()
     def draw_predictions(self, file: Path, accuracy: float) -> None:
@@ -325,14 +301,6 @@ class Training:
         plots.draw_sheet(
             file, images.cpu().numpy(), labels.tolist(), answers, title=title, note=self.data.about
         )
-
-
-def precision_name(precision: torch.dtype) -> str:
-    return str(precision).removeprefix("torch.")
-
-
-def say(line: str) -> None:
-    print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import re
 from dataclasses import dataclass
-from typing import Any
 
 import sets
 from lite0 import Lite0
 from nets import NETS
+from shared import arguments
 
 HOWS = {
     "scratch": "nothing is given: He initialisation, all layers train",
@@ -18,7 +18,7 @@ HOWS = {
     "finetune": "pretrained, all layers train, the earlier the slower",
 }
 BUILDERS = {**NETS, "lite0": Lite0}
-PRESETS: dict[str, dict[str, Any]] = {
+PRESETS: arguments.Presets = {
     # Proves the whole way in seconds, with nothing fetched.
     "smoke": {"dataset": "shapes", "arms": "scratch:small@32", "limit": 300, "batch": 32, "epochs": 2,
               "lr": "0.003"},
@@ -71,10 +71,7 @@ def parse_arms(text: str, net: str, side: int) -> list[Arm]:
 
 
 def parse(argv: list[str] | None, text: str) -> argparse.Namespace:
-    defaults_in_help = argparse.ArgumentDefaultsHelpFormatter
-    parser = argparse.ArgumentParser(description=text, formatter_class=defaults_in_help)
-    add = parser.add_argument
-    add("--preset", choices=sorted(PRESETS), help="a named set of the arguments below; those beside it win")
+    parser = arguments.begin(text, PRESETS)
     data = parser.add_argument_group("images").add_argument
     data("--dataset", choices=sets.NAMES, default="auto", help="auto: emoji if they can be had, else shapes")
     data("--images", default="", help="a folder of yours: class folders, or labels.csv with file,target")
@@ -98,25 +95,14 @@ def parse(argv: list[str] | None, text: str) -> argparse.Namespace:
     train("--batch", type=int, default=64, help="images a step, at most a quarter of the training set")
     train("--lr", default="auto", help="AdamW's highest rate; auto: each arm's from its learning-rate finder")
     train("--weight-decay", type=float, default=0.01)
-    train(
-        "--rate-decay",
-        type=float,
-        default=2.6,
-        help="finetune: each stage learns so much slower than the next",
-    )
-    train(
-        "--unfreeze-every", type=int, default=0, help="finetune: one stage more after so many epochs (0: all)"
-    )
+    train("--rate-decay", type=float, default=2.6,
+        help="finetune: each stage learns so much slower than the next")  # fmt: skip
+    train("--unfreeze-every", type=int, default=0,
+        help="finetune: one stage more after so many epochs (0: all)")  # fmt: skip
     train("--target-scale", type=float, default=10.0, help="a score is multiplied by this for training")
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
-    add("--precision", choices=["auto", "float32", "bfloat16"], default="auto",
+    parser.add_argument("--precision", choices=["auto", "float32", "bfloat16"], default="auto",
         help="auto: bfloat16 on GPUs that have it")  # fmt: skip
-    add("--threads", type=int, default=0, help="on the CPU (0: all, or as in the checkpoint)")
-    add("--checkpoint-minutes", type=float, default=5.0, help="save within an epoch after so many minutes")
-    add("--describe", action="store_true", help="train nothing: print what the first arm's network takes")
-    preset = parser.parse_known_args(argv)[0].preset
-    parser.set_defaults(**PRESETS.get(preset, {}))
-    args = parser.parse_args(argv)
+    args = arguments.parse(parser, PRESETS, argv, minutes=5.0, what="the first arm's network")
     try:
         parse_arms(args.arms, args.net, args.side)
         parse_sizes(args.sizes)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import math
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pictures
 from folder import ImageSet
 from learn import Scores
 from options import Arm
+from shared import tables
 
-CONFIDENCE = 0.95  # of every interval: Student's t over the seeds
 LEAST_SEEDS = 3  # fewer give no interval: two agree by chance too often
 
 
@@ -25,13 +24,14 @@ def table(images: ImageSet, results: list[dict[str, Any]]) -> str:
     arms, sizes = _arms(results), sorted({result["images"] for result in results})
     word = "accuracy" if images.classes else "R²"
     heads = ["training images", "seeds", *arms, *(f"{arms[0]} less {arm}" for arm in arms[1:])]
-    lines = [f"Test {word}, mean ± half of the {CONFIDENCE:.0%} interval over the seeds:", "",
-             _row(heads), _row(["---"] * len(heads))]  # fmt: skip
+    interval_in_words = f"{tables.CONFIDENCE:.0%} interval over the seeds"
+    lines = [f"Test {word}, mean ± half of the {interval_in_words}:", "", *tables.head(*heads)]
     for size in sizes:
         scores = {arm: scores_of(results, arm, size) for arm in arms}
         seeds = max(len(values) for values in scores.values())
         pairs = [_difference(results, arms[0], arm, size) for arm in arms[1:]]
-        lines.append(_row([f"{size:,}", str(seeds), *(_shown(scores[arm]) for arm in arms), *pairs]))
+        shown = [tables.shown(*interval(scores[arm].values()), ".3f") for arm in arms]
+        lines.append(tables.line(f"{size:,}", str(seeds), *shown, *pairs))
     return "\n".join(lines)
 
 
@@ -40,15 +40,9 @@ def scores_of(results: list[dict[str, Any]], arm: str, size: int) -> dict[int, f
     return {r["seed"]: r["test_score"] for r in results if r["arm"] == arm and r["images"] == size}
 
 
-def interval(values: list[float]) -> tuple[float, float]:
-    """Mean and half width of the interval; nan where there are too few values."""
-    mean = float(np.mean(values)) if values else math.nan
-    if len(values) < LEAST_SEEDS:
-        return mean, math.nan
-    from scipy import stats  # on use: a second
-
-    quantile = float(stats.t.ppf(0.5 + CONFIDENCE / 2, len(values) - 1))
-    return mean, quantile * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+def interval(values: Collection[float]) -> tuple[float, float]:
+    """Mean and half width of the 95 % interval; nan where there are too few seeds."""
+    return tables.interval(list(values), least=LEAST_SEEDS)
 
 
 def write_all(
@@ -56,19 +50,18 @@ def write_all(
     about: dict[str, Any], *, curves: dict[str, tuple[float, list[list[float]]]],
 ) -> None:  # fmt: skip
     """results.csv, results.md, curves.png; lr_finder.png and sizes.png where they have something to show."""
-    with (out / "results.csv").open("w", newline="", encoding="utf-8") as stream:
-        names = [name for name in results[0] if name != "timing"]
-        rows = csv.DictWriter(stream, names, extrasaction="ignore")
-        rows.writeheader()
-        rows.writerows(results)
-    (out / "results.md").write_text(f"{about['data']}\n\n{table(images, results)}\n", encoding="utf-8")
+    names = [name for name in results[0] if name != "timing"]
+    tables.write(out, {
+        "results.csv": tables.as_csv(names, [[result[name] for name in names] for result in results]),
+        "results.md": f"{about['data']}\n\n{table(images, results)}\n",
+    })  # fmt: skip
     note = about["data"]
     pictures.draw_curves(out / "curves.png", history, images, note=note)
     if curves:
         pictures.draw_finder(out / "lr_finder.png", curves, note=note)
     sizes = sorted({result["images"] for result in results})
     if len(sizes) > 1:
-        spans = {arm: [interval(list(scores_of(results, arm, size).values())) for size in sizes]
+        spans = {arm: [interval(scores_of(results, arm, size).values()) for size in sizes]
                  for arm in _arms(results)}  # fmt: skip
         pictures.draw_sizes(out / "sizes.png", sizes, spans, images, note=note)
 
@@ -87,20 +80,12 @@ def _difference(results: list[dict[str, Any]], first: str, other: str, size: int
     """Of the two arms at the same seeds, with the interval; which one is ahead where it leaves out 0."""
     ours, theirs = scores_of(results, first, size), scores_of(results, other, size)
     mean, half = interval([ours[seed] - theirs[seed] for seed in ours.keys() & theirs.keys()])
+    shown = tables.shown(mean, half, ".3f", sign="+")
     if math.isnan(half):
-        return f"{mean:+.3f}"
+        return shown
     verdict = "not decided" if abs(mean) <= half else f"**{(first if mean > 0 else other).split(':')[0]}**"
-    return f"{mean:+.3f} ± {half:.3f} {verdict}"
-
-
-def _shown(scores: dict[int, float]) -> str:
-    mean, half = interval(list(scores.values()))
-    return f"{mean:.3f}" if math.isnan(half) else f"{mean:.3f} ± {half:.3f}"
+    return f"{shown} {verdict}"
 
 
 def _arms(results: list[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(result["arm"] for result in results))
-
-
-def _row(cells: list[str]) -> str:
-    return "| " + " | ".join(cells) + " |"

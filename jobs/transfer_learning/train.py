@@ -15,9 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-if not (
-    Path(__file__).parent / "shared"
-).is_dir():  # by hand, not in a bundle: the modules are in jobs/shared
+if not (Path(__file__).parent / "shared").is_dir():  # not in a bundle: the modules are in jobs/shared
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from shared.stop import Stop
 
@@ -34,10 +32,9 @@ from folder import DataError, SplitBy
 from learn import FEATURES_WARNING, Learner, Scores, build
 from options import Arm
 from shared import checkpoint, metrics, settings
+from shared.frame import Frame, say
 
 HERE = Path(__file__).resolve().parent
-FREE_ON_RESUME = frozenset({"preset", "checkpoint_minutes", "device", "precision", "threads"})
-SAY_EVERY_S = 15.0
 
 
 @dataclass(frozen=True)
@@ -68,16 +65,11 @@ class Run:
     """What a run holds (`__init__`), its road (`run`), and below that each part of the road once."""
 
     def __init__(self, args: argparse.Namespace, folders: settings.Folders) -> None:
-        self.args, self.folders = args, folders
-        saved = checkpoint.load(folders.resume_from) if folders.resume_from else None
-        if saved:
-            checkpoint.refuse_other_settings(saved["settings"], vars(args), free=FREE_ON_RESUME)
-        self.device = settings.pick_device(args.device)
+        self.args = args
+        self.frame = Frame(args, folders, job=HERE, seed=args.seed, free=frozenset({"precision"}))
+        self.device, saved = self.frame.device, self.frame.saved
         asked = "float32" if args.precision == "auto" and self.device.type == "cpu" else args.precision
         self.precision = settings.pick_precision(asked, self.device)
-        self.threads = args.threads or (saved["threads"] if saved else settings.usable_cpus())
-        settings.fix_randomness(args.seed, self.threads, self.device)
-
         arms = options.parse_arms(args.arms, args.net, args.side)
         self.found, self.weights = self.find_weights(arms)
         by = SplitBy(args.split_column, args.split_value, args.test_column) if args.split_column else None
@@ -85,22 +77,19 @@ class Run:
         self.images = images.limited(args.limit)
         self.cells = self.list_cells(arms)
         self.about = self.describe()
-        if saved and saved["about"] != [self.about["data"], self.about["weights"]]:
-            raise checkpoint.CheckpointError(f"trained on {saved['about']}, but here is {self.about['data']}")
-
+        self.frame.refuse_others(about=[self.about["data"], self.about["weights"]])
         self.reports: dict[str, Any] = {}  # which tensors of the weights file were copied, by arm
         self.features: dict[Arm, torch.Tensor] = {}  # of frozen stages, once for all cells of an arm
         self.results: list[dict[str, Any]] = saved["results"] if saved else []  # of the cells that are done
         self.rates: dict[str, float] = saved["rates"] if saved else {}  # by arm
         self.curves: dict[str, Any] = saved["curves"] if saved else {}  # of the finder, by arm
         self.unfinished = saved if saved and saved["learner"] else None  # the cell in which it was stopped
-        self.metrics = metrics.Metrics(folders.outputs, self.about, saved["history"] if saved else [])
         self.training: Training | None = None
+        self.frame.open(self.about)
 
     def run(self) -> None:
         """Cell after cell, then the tables and figures over all of them."""
         self.announce()
-        self.said_at = self.saved_at = time.monotonic()
         STOP.hold()
         for cell in self.cells[len(self.results) :]:
             self.training = self.begin(cell)
@@ -153,7 +142,7 @@ class Run:
     def end(self, cell: Cell, training: Training) -> None:
         """Ask the test set, keep the result, and draw what the network says of it: once for each arm."""
         test = training.learner.evaluate(self.images.parts["test"])
-        val = self.metrics.history[-1]
+        val = self.frame.metrics.history[-1]
         count = len(training.learner.picks)
         self.results.append({
             "arm": str(cell.arm), "images": count, "seed": cell.seed, "lr": training.rate,
@@ -164,22 +153,21 @@ class Run:
         word = "accuracy" if self.images.classes else "R²"
         say(f"  {cell_name(cell)}: test {word} {test.score:.4f}, {training.total_seconds:.1f} s of training")
         if cell.seed == self.args.seed and count == self.largest():
-            outcome.draw_answers(self.folders.outputs, self.images, cell.arm, test, self.about["data"])
+            outcome.draw_answers(self.frame.folders.outputs, self.images, cell.arm, test, self.about["data"])
 
     def finish(self) -> None:
-        out = self.folders.outputs
+        out = self.frame.folders.outputs
         metrics.write_json(out / "summary.json", {
             **self.about, "metrics": self.best(), "rates": self.rates, "results": self.results,
         })  # fmt: skip
         metrics.write_json(out / "weights.json", self.reports)
         outcome.write_all(
-            out, self.images, self.metrics.history, self.results, self.about,
+            out, self.images, self.frame.metrics.history, self.results, self.about,
             curves={arm: (self.rates[arm], curve) for arm, curve in self.curves.items()},
         )  # fmt: skip
-        self.metrics.close()
         say(outcome.table(self.images, self.results))
         say(f"done     on {self.about['data']}")
-        say(f"outputs  {out}: {', '.join(sorted(file.name for file in out.iterdir()))}")
+        self.frame.close()
 
     def leave_if_asked(self) -> None:
         """Save and exit on SIGTERM, as of the last step; a finder or an evaluation is done again."""
@@ -189,11 +177,9 @@ class Run:
             STOP.leave(f"saved in cell {len(self.results) + 1} of {len(self.cells)}, {where}")
 
     def save(self) -> None:
-        self.saved_at = time.monotonic()
-        checkpoint.save(self.folders.checkpoint, {
-            "settings": vars(self.args), "about": [self.about["data"], self.about["weights"]],
-            "threads": self.threads, "results": self.results, "rates": self.rates, "curves": self.curves,
-            "learner": self.training.state() if self.training else None, "history": self.metrics.history,
+        self.frame.save({
+            "results": self.results, "rates": self.rates, "curves": self.curves,
+            "learner": self.training.state() if self.training else None,
         })  # fmt: skip
 
     def find_weights(self, arms: list[Arm]) -> tuple[dict[str, torch.Tensor] | None, str]:
@@ -239,17 +225,14 @@ class Run:
             "data": self.images.described(),
             "weights": self.weights,
             "cells": len(self.cells),
-            "precision": str(self.precision).removeprefix("torch."),
-            "machine": settings.describe_machine(self.device),
-            "settings": vars(self.args),
-            "source_sha256": settings.source_sha256(HERE),
+            "precision": settings.name_of(self.precision),
+            **self.frame.about(),
         }
 
     def announce(self) -> None:
-        machine = ", ".join(f"{name} {value}" for name, value in self.about["machine"].items())
         say(f"data     {self.about['data']}")
         say(f"weights  {self.about['weights']}")
-        say(f"machine  {machine}, {self.about['precision']}")
+        say(f"machine  {settings.in_words(self.about['machine'])}, {self.about['precision']}")
         say(f"cells    {len(self.cells)}: {', '.join(dict.fromkeys(str(cell.arm) for cell in self.cells))}")
         if self.results or self.unfinished:
             say(f"resumed  {len(self.results)} of {len(self.cells)} cells are done")
@@ -298,11 +281,10 @@ class Training:
             self.batch += 1
             self.seconds += time.monotonic() - started
             self.owner.leave_if_asked()
-            if time.monotonic() - self.owner.saved_at > 60 * self.owner.args.checkpoint_minutes:
+            if self.owner.frame.save_due():
                 self.owner.save()
-            if time.monotonic() - self.owner.said_at > SAY_EVERY_S:
-                self.owner.said_at = time.monotonic()
-                say(f"  {cell_name(self.cell)}: {self.place()}")
+            if self.owner.frame.say_due():
+                self.owner.frame.say(f"  {cell_name(self.cell)}: {self.place()}")
 
     def end_epoch(self, val: Scores) -> None:
         loss, hits = (self.sums / (self.batches * self.size)).tolist()
@@ -312,11 +294,11 @@ class Training:
             word: hits, "val_loss": val.loss, f"val_{word}": val.score if word == "acc" else val.error,
             "val_score": val.score, "timing": {"seconds": round(self.seconds, 3)},
         }  # fmt: skip
-        self.owner.metrics.add(entry)
-        if self.epoch + 1 == self.epochs or time.monotonic() - self.owner.said_at > SAY_EVERY_S / 3:
-            self.owner.said_at = time.monotonic()
-            say(f"{entry['cell']}  epoch {self.epoch + 1}/{self.epochs}  loss {loss:.4f}  {word} {hits:.4f}  "
-                f"val_loss {val.loss:.4f}  val_{word} {entry[f'val_{word}']:.4f}")  # fmt: skip
+        self.owner.frame.metrics.add(entry)
+        if self.epoch + 1 == self.epochs or self.owner.frame.say_due():
+            names = ("loss", word, "val_loss", f"val_{word}")
+            told = "  ".join(f"{name} {entry[name]:.4f}" for name in names)
+            self.owner.frame.say(f"{entry['cell']}  epoch {self.epoch + 1}/{self.epochs}  {told}")
         self.total_seconds += self.seconds
         self.epoch, self.batch, self.seconds = self.epoch + 1, 0, 0.0
         self.sums.zero_()
@@ -355,10 +337,6 @@ class Training:
 
 def cell_name(cell: Cell) -> str:
     return f"{cell.arm} {cell.images or 'all'} images seed {cell.seed}"
-
-
-def say(line: str) -> None:
-    print(line, flush=True)
 
 
 if __name__ == "__main__":

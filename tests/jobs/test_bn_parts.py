@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from job_modules import modules_of
+from shared import tables
 from torch.nn.functional import cross_entropy
 
 bn = modules_of("bn_study", "grid", "nets", "samples", "results", "table")
@@ -161,12 +162,12 @@ def test_table_averages_seeds_and_pairs_them(tmp_path: Path) -> None:
     second = write_run(tmp_path / "b", {**more, "mnist-0.01/as_written/seed0": [0.5]})
     cells = bn.results.read([first, second])
     text = bn.table.markdown(cells)
-    mean, half = bn.table.interval([0.95, 0.96, 0.97])
-    assert (mean, half) == (pytest.approx(0.96), pytest.approx(4.303 * 0.01 / math.sqrt(3)))
+    mean, half = tables.interval([0.95, 0.96, 0.97])
+    assert (mean, half) == (pytest.approx(0.96), pytest.approx(4.3026527 * 0.01 / math.sqrt(3)))
     assert "| mnist (1) | whole | 0.01 | no | as_run | 3 | 0.5000 ± 0.0000 |" in text
     assert f"| 0.9600 ± {half:.4f} | 0.2219, 0.9352 | 0.1436, 0.9582 |" in text
     assert "as_written" not in text  # it is not done
-    _, half = bn.table.interval([2.0, 1.0])
+    _, half = tables.interval([2.0, 1.0])
     assert f"| mnist, whole | 0.01 | as_run | 2 | +1.50 ± {half:.2f} | +2.95 |" in text
     rows = bn.table.as_csv(cells).splitlines()
     assert rows[0].startswith(
@@ -202,7 +203,7 @@ def test_a_trunk_counts_once_in_the_seconds(tmp_path: Path) -> None:
 
 def test_another_jobs_outputs_are_refused(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"about": {"data": "MNIST"}}\n{"epoch": 1}\n')
-    with pytest.raises(bn.results.ResultsError, match="holds no metrics of this job"):
+    with pytest.raises(tables.ResultsError, match="holds no metrics of this job"):
         bn.results.read([tmp_path])
 
 

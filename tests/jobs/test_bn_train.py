@@ -156,18 +156,6 @@ def test_describe_prints_one_line_of_json(run_job: RunJob) -> None:
     }  # fmt: skip
 
 
-def test_job_toml_names_presets_and_modules_that_exist() -> None:
-    described = tomllib.loads((JOB / "job.toml").read_text())
-    for name, preset in described["presets"].items():
-        assert preset["args"] == ["--preset", name]
-        assert f'    "{name}": {{' in TRAIN.read_text()
-    imported = set()
-    for file in [*JOB.glob("*.py"), *(JOBS / "shared" / f"{name}.py" for name in described["shared"])]:
-        for found in re.findall(r"^from shared import (.+)$", file.read_text(), re.MULTILINE):
-            imported |= set(found.split(", "))
-    assert sorted(described["shared"]) == sorted(imported | {"stop"})
-
-
 def test_a_slice_of_the_real_mnist_is_learned(run_job: RunJob, tmp_path: Path) -> None:
     script = Path(__file__).with_name("fetch_mnist.sh")
     fetched = subprocess.run([script], capture_output=True, text=True, timeout=120)

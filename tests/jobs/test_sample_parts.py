@@ -104,7 +104,7 @@ def test_table_averages_seeds_of_all_runs(tmp_path: Path) -> None:
     second = write_run(tmp_path / "b", {1: {images: value + 0.002 for images, value in accuracies.items()}})
     curves = study.results.read([first, second, second])
     assert [len(size.cells) for size in curves[0].sizes] == [2] * 5
-    half = 12.706 * 0.002 / math.sqrt(2) / math.sqrt(2)
+    half = 12.7062047 * 0.002 / math.sqrt(2) / math.sqrt(2)
     assert curves[0].sizes[0].half_width == pytest.approx(half)
     text = study.table.markdown(curves)
     assert f"| 1,000 | 95.10% ± {half:.2%} | 2 |" in text

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import struct
 import subprocess
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,15 +50,3 @@ def test_more_images_than_there_are_is_refused(run_job: RunJob) -> None:
         True,
         False,
     )
-
-
-def test_job_toml_names_presets_and_modules_that_exist() -> None:
-    described = tomllib.loads((JOB / "job.toml").read_text())
-    for name, preset in described["presets"].items():
-        assert preset["args"] == ["--preset", name]
-        assert f'    "{name}": {{' in TRAIN.read_text()
-    imported = set()
-    for file in [*JOB.glob("*.py"), *(JOBS / "shared" / f"{name}.py" for name in described["shared"])]:
-        for found in re.findall(r"^from shared import (.+)$", file.read_text(), re.MULTILINE):
-            imported |= set(found.split(", "))
-    assert sorted(described["shared"]) == sorted(imported | {"stop"})

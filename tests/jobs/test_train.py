@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import options
 import pytest
 import render
 import scipy.io
@@ -128,23 +127,6 @@ def test_the_bundle_layout_runs(run_job: RunJob, tmp_path: Path) -> None:
     code, said = run_job(*SMALL, "--epochs", "1", "--variant", "as_run", train=job / "train.py")
     assert code == 0, said
     assert read_summary(tmp_path / "outputs")["metrics"]["loss"] > 1.46
-
-
-def shared_modules(source: str) -> list[str]:
-    """The modules of jobs/shared that a source imports."""
-    several = re.findall(r"^from shared import (.+)$", source, re.MULTILINE)
-    single = re.findall(r"^from shared\.(\w+) import", source, re.MULTILINE)
-    return [name.strip() for names in several for name in names.split(",")] + single
-
-
-def test_job_toml_names_presets_and_modules_that_exist() -> None:
-    described = tomllib.loads((JOBS / "svhn_rcnn" / "job.toml").read_text())
-    sources = [file.read_text() for file in (JOBS / "svhn_rcnn").glob("*.py")]
-    imported = {module for source in sources for module in shared_modules(source)}
-    assert sorted(described["shared"]) == sorted(imported)
-    assert sorted(described["presets"]) == sorted(options.PRESETS)
-    for name, preset in described["presets"].items():
-        assert preset["args"] == ["--preset", name]
 
 
 def test_a_slice_of_the_real_mnist_is_learned(run_job: RunJob, tmp_path: Path) -> None:

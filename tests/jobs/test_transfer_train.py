@@ -177,20 +177,3 @@ def test_intervals_are_students_and_a_difference_is_taken_seed_by_seed() -> None
     table = job.outcome.table(images, results)
     assert "**frozen**" in table.splitlines()[-2]  # seeds differ by 0.1, the arms by 0.1 at every seed
     assert "not decided" in table.splitlines()[-1]
-
-
-def test_job_toml_names_presets_and_modules_that_exist() -> None:
-    described = tomllib.loads((JOBS / "transfer_learning" / "job.toml").read_text())
-    assert sorted(described["presets"]) == sorted(job.options.PRESETS)
-    assert all(preset["args"] == ["--preset", name] for name, preset in described["presets"].items())
-    assert {file.stem for file in (JOBS / "shared").glob("*.py")} >= set(described["shared"])
-    sources = "\n".join(file.read_text() for file in (JOBS / "transfer_learning").glob("*.py"))
-    several = re.findall(r"^\s*from shared import (.+)$", sources, re.MULTILINE)
-    single = re.findall(r"^\s*from shared\.(\w+) import", sources, re.MULTILINE)
-    assert sorted(described["shared"]) == sorted(
-        {name for line in several for name in line.split(", ")} | {*single}
-    )
-    assert job.options.parse_arms("frozen,scratch:small@48", "lite0", 96) == [
-        job.options.Arm("frozen", "lite0", 96),
-        job.options.Arm("scratch", "small", 48),
-    ]
