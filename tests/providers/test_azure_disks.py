@@ -280,6 +280,7 @@ def test_kinds_of_disks(cloud: Cloud) -> None:
 
 
 def test_a_machine_has_the_disk_that_was_asked_for(cloud: Cloud) -> None:
+    old = replace(ON_DEMAND, type="Standard_NC6")
     machine = cloud.launch_running(offer=ON_DEMAND, options=LaunchOptions(disk_type="Premium_LRS"))
     assert disk_of(cloud, machine)["sku"]["name"] == "Premium_LRS"
     cloud.calls()
