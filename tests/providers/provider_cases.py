@@ -6,7 +6,8 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from aws_help import CPU, Cloud
+import aws_help
+import azure_help
 from servers import OpenSshServer
 
 from cloudrun.models import Machine
@@ -32,5 +33,9 @@ def attach(provider: AttachedProvider, name: str, host: OpenSshServer) -> Machin
     )
 
 
-def rent(cloud: Cloud, name: str) -> Machine:
-    return cloud.launch_running(name, token=secrets.token_hex(8), offer=CPU)
+def rent_aws(cloud: aws_help.Cloud, name: str) -> Machine:
+    return cloud.launch_running(name, token=secrets.token_hex(8), offer=aws_help.CPU)
+
+
+def rent_azure(cloud: azure_help.Cloud, name: str) -> Machine:
+    return cloud.launch_running(name, token=secrets.token_hex(8), offer=azure_help.CPU)
