@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 from arm_help import wait_for
-from azure_vm_help import GROUP, SPOT, TYPE, Subscription, subscription
+from azure_vm_help import GROUP, SPOT, TYPE, Subscription, refused, subscription
 
+from cloudrun.errors import BootFailed
 from cloudrun.sim.spec import MachineSpec, OnOff
 
 HEADERS = {"metadata": "true"}
@@ -210,3 +211,33 @@ def test_without_an_identity_there_is_no_token(account: Subscription, host: Host
     account.put("m")
     status, answer = host.machines[0].ask(TOKEN)
     assert (status, answer["error_description"]) == (400, "Identity not found")
+
+
+def test_a_system_that_ends_while_it_starts_leaves_a_stopped_machine(
+    account: Subscription, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Still, "boot", lambda machine: machine.told.append("boot and off"))
+    account.put("m")
+    assert account.power("m") == "stopped"
+
+
+def test_a_machine_that_does_not_boot_has_failed(
+    account: Subscription, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: Still) -> None:
+        raise BootFailed("no address", hint="none")
+
+    monkeypatch.setattr(Still, "boot", broken)
+    with refused("OSProvisioningTimedOut", 200):
+        account.put("m")
+    assert account.statuses("m")[0] == "ProvisioningState/failed/OSProvisioningTimedOut"
+    account.do("m", "delete")
+    assert account.left() == set()
+
+
+def test_what_is_deleted_while_it_starts_stays_deleting(account: Subscription, host: Host) -> None:
+    body = account.body("m", nic=account.nic("m"))
+    account.compute.virtual_machines.begin_create_or_update(GROUP, "m", body, polling=False)
+    account.resources.resource_groups.begin_delete(GROUP, polling=False)
+    wait_for(account.double.instances, lambda found: found[0]["state"] == "deleted")
+    wait_for(lambda: host.machines, lambda made: not made or made[0].told[-1] == "destroy")

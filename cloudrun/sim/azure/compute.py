@@ -1,4 +1,40 @@
-"""Machines, disks, sizes, quotas and prices: the double's Compute half, as double.py asks it."""
+"""Machines, disks, sizes, quotas and prices: the double's Compute half, as double.py asks it.
+
+virtual_machines.py   machines as resources    wanted.py  what a PUT asks for, what is refused at once
+life.py               their power, and the machine behind each
+power.py              the actions              instance_view.py  states in Azure's words
+disks.py              managed disks            platform_images.py  the marketplace
+sizes.py, supply.py, skus.py   what the subscription may have: sizes, room, restrictions, quotas
+retail.py, odata.py   what it costs
+spot.py, events.py    evictions, and what Azure announces    metadata.py  what a machine reads of itself
+
+Where it differs from Azure, on purpose or because nobody needed it yet:
+
+Machines
+- What is under way with a machine's power is cut off by the next action (OperationPreempted); a change of
+  its tags or body goes on beside it.
+- The public address of a machine is that of its first interface that has one, from its next boot on.
+- A redeployed machine is switched off and on again. Reimage, run commands and extensions are not there.
+- A machine whose allocation failed has no power state at all until a PUT makes it or a DELETE ends it.
+- In a subscription's list with statusOnly=true machines have their state alone: no tags, no profiles.
+Disks
+- Data disks, snapshots and lent disks are kept in the books; no machine sees them. Sizes of images are ours.
+- A boot disk is resized while its machine is deallocated, a data disk below 4 TiB at any time.
+Spot
+- A machine is evicted by hand or by a price that was set; prices stand still otherwise.
+- Eviction takes the room away: somebody else has it, as far as set_capacity counts.
+What is to be had
+- The sizes of the catalogue in the regions that it has prices for, the K80 family of long ago among them;
+  other retired sizes are SkuNotAvailable.
+- 384 vCPUs a region and family, none of H100, H200 and MI300 on a first day.
+- Zones are 1, 2, 3 wherever a region has any, and have the same room. Restrictions are of a whole region.
+- Where there is no room, a PUT is accepted and its operation fails, for spot as well.
+Metadata
+- Scheduled events are there at once, and for their own machine alone. Who asks more than five times a second
+  is answered too. Attested data and identities that the user assigned are not there.
+- Azure Resource Manager answers at 169.254.169.254 too (machines, disks, operations), for rehearsals; those
+  calls are not among AzureDouble.calls().
+"""
 
 from __future__ import annotations
 

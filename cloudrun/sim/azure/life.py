@@ -209,9 +209,12 @@ class Life:
         return failure
 
     def _succeed(self, vm: Vm, power: str) -> None:
+        if power == "running" and vm.machine is not None and not vm.machine.running:
+            power = "stopped"  # its system ended itself before we looked
         if power != vm.power:
             vm.become(power)
-        vm.resource.state = "Succeeded"
+        if vm.resource.state != "Deleting":
+            vm.resource.state = "Succeeded"
         vm.resource.touch()
         if vm.operation is not None:
             vm.operation.finish()
@@ -219,7 +222,8 @@ class Life:
     def _fail(self, vm: Vm, failure: ApiError, *, power: str) -> None:
         """It stays, with what was made for it, until somebody deletes it. power "": it never had any."""
         vm.failure = failure
-        vm.resource.state = "Failed"
+        if vm.resource.state != "Deleting":
+            vm.resource.state = "Failed"
         vm.become(power)
         if power not in HAS_ROOM:
             self.give_room_back(vm)
