@@ -1,14 +1,14 @@
 """Microsoft Azure as a provider: a group of its own for each machine, one call that ends it all.
 
-session.py                        the account: credentials, subscription, clients
+session.py arm.py parts.py        the account; calls that go on after their answer; a machine's parts
 offers.py retail.py skus.py quotas.py   what can be had, what it costs, how much of it
 images.py                         the bootable disk of a stack
-launch.py launched.py tags.py     network, address, machine, once, whatever kills us meanwhile
-instances.py power.py ending.py   states and times; stop means deallocate; terminate
+launch.py                         network, address, machine: once, whatever kills us meanwhile
+instances.py power.py ending.py   states and times; stop means deallocate; the end of all that was made
 network.py names.py disks.py      who may reach a machine, its DNS name, disks that grow
 identity.py limits.py             the right to deallocate itself, and what is without it
 leftovers.py                      what stays behind
-errors.py                         refusals in our words
+errors.py codes.py                refusals in our words
 """
 
 from __future__ import annotations
@@ -16,109 +16,89 @@ from __future__ import annotations
 from cloudrun.config import Settings
 from cloudrun.models import Guard, LaunchSpec, Machine, Offer, Stack
 from cloudrun.payload import companion_path
+from cloudrun.providers.azure import (
+    disks,
+    ending,
+    images,
+    instances,
+    launch,
+    leftovers,
+    limits,
+    network,
+    offers,
+    power,
+)
 from cloudrun.providers.azure.session import Session, require_sdk
 from cloudrun.providers.base import Leftover, Need
-
-NAME = "azure"
 
 
 class AzureProvider:
     """Six verbs, Stoppable, SelfRelease, ResizableDisk, Firewalled and Leftovers."""
 
-    name = NAME
+    name = instances.PROVIDER
 
     def __init__(self, settings: Settings) -> None:
         require_sdk()
         self._session = Session(settings)
 
     def offers(self, need: Need) -> list[Offer]:
-        from cloudrun.providers.azure import offers
-
         return offers.find_offers(self._session, need)
 
     def find_image(self, stack: Stack, region: str) -> str:
-        from cloudrun.providers.azure import images
-
         return images.find_image(self._session, stack, region)
 
     def launch(self, spec: LaunchSpec) -> Machine:
         """Raises ConnectionLost where the answer was lost on its way: then the machine may be there, and the
         same launch again tells."""
-        from cloudrun.providers.azure import launch
-
         return launch.launch(self._session, spec)
 
     def describe(self, machine: Machine) -> Machine:
         """Raises NoCapacity, Quota or NotOffered where Azure accepted the launch and refused it later: all
         that was made for it is being deleted by then."""
-        from cloudrun.providers.azure import instances
-
         return instances.describe(self._session, machine)
 
     def terminate(self, machine: Machine) -> None:
-        from cloudrun.providers.azure import ending
-
         ending.terminate(self._session, machine)
 
     def list_machines(self) -> list[Machine]:
-        from cloudrun.providers.azure import instances
-
         return instances.list_all(self._session)
 
     # --- Stoppable ---
 
     def stop(self, machine: Machine) -> None:
-        from cloudrun.providers.azure import power
-
         power.stop(self._session, machine)
 
     def start(self, machine: Machine) -> Machine:
-        from cloudrun.providers.azure import power
-
         return power.start(self._session, machine)
 
     # --- SelfRelease ---
 
     def release_command(self, machine: Machine) -> tuple[str, ...]:  # noqa: ARG002  # the same on all
         """Deallocates the machine with its own identity; where that is refused it shuts down inside."""
-        return ("sudo", "python3", companion_path(NAME), "release")
+        return launch.RELEASE
 
     def set_guard(self, machine: Machine, guard: Guard) -> None:
-        from cloudrun.providers.azure import power
-
         power.set_guard(self._session, machine, guard)
 
     def notices(self, machine: Machine) -> str:  # noqa: ARG002  # Freeze and Reboot come to all
-        return companion_path(NAME)
+        return companion_path(self.name)
 
     def limits(self, offer: Offer) -> str:
-        from cloudrun.providers.azure import limits
-
         return limits.limits(self._session, offer)
 
     # --- ResizableDisk, Firewalled, Leftovers ---
 
     def resize_disk(self, machine: Machine, disk_gb: int) -> None:
-        from cloudrun.providers.azure import disks
-
         disks.resize_disk(self._session, machine, disk_gb)
 
     def disk_ready(self, machine: Machine, disk_gb: int) -> bool:
-        from cloudrun.providers.azure import disks
-
         return disks.disk_ready(self._session, machine, disk_gb)
 
     def open_access(self, machine: Machine) -> None:
-        from cloudrun.providers.azure import network
-
         network.open_access(self._session, machine)
 
     def list_leftovers(self) -> list[Leftover]:
-        from cloudrun.providers.azure import leftovers
-
         return leftovers.list_leftovers(self._session)
 
     def free(self, leftover: Leftover) -> None:
-        from cloudrun.providers.azure import leftovers
-
         leftovers.free(self._session, leftover)
