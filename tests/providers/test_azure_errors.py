@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -384,6 +386,16 @@ def test_an_authority_that_nobody_answers_at() -> None:
     client = ComputeManagementClient(credential, "s", base_url="https://127.0.0.1:9", retry_total=0)
     with pytest.raises(ProviderError, match="cannot be reached"), mapped(region="eastus"):
         client.virtual_machines.get("group", "name")
+
+
+def test_the_sdk_does_not_write_on_the_terminal() -> None:
+    code = (
+        "import logging\n"
+        "from cloudrun.providers.azure import errors\n"
+        "logging.getLogger('azure.identity._internal').warning('EnvironmentCredential failed')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
 
 
 def test_our_own_errors_pass_as_they_are() -> None:

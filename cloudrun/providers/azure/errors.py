@@ -7,6 +7,7 @@ failed late is told with status 200. codes.py has the table.
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -31,6 +32,11 @@ MAKERS = ("PUT", "POST", "PATCH")  # where the answer of such a call is lost, wh
 DEEPEST = 8  # codes within codes: Azure nests two or three
 
 Found = tuple[str, str]  # a code of Azure, and its words
+
+# What goes wrong is told by our errors. Without a handler the SDK's warnings would stand on the terminal too;
+# whoever configures logging gets them.
+for _logger in ("azure", "msal"):
+    logging.getLogger(_logger).addHandler(logging.NullHandler())
 
 _QUOTA = re.compile(
     r"exceeding (?:approved (?P<family>.+?) quota|quota limits of (?P<old>\w+))", re.IGNORECASE

@@ -48,10 +48,6 @@ class Region:
     skus: Mapping[str, Sku] | None = None
     usages: Mapping[str, Usage] = field(default_factory=dict)
 
-    @property
-    def answered(self) -> bool:
-        return self.skus is not None or bool(self.usages)
-
     def lacks(self, type: str) -> bool:
         """Whether Azure said that the region does not have the size."""
         return self.skus is not None and type not in self.skus
@@ -218,7 +214,7 @@ def _look_around(
             seen |= {region.name: region for region in side_by_side(look, batch)}
         except Credentials:
             return {}
-        if not any(seen[name].answered for name in batch) or _enough(types, offers, seen, need):
+        if _enough(types, offers, seen, need):
             break
     return seen
 
@@ -226,7 +222,8 @@ def _look_around(
 def _enough(
     types: Mapping[str, InstanceType], offers: Sequence[Offer], seen: Mapping[str, Region], need: Need
 ) -> bool:
-    """Whether enough offers of each market were seen that can be had, or nothing is left to be seen."""
+    """Whether enough offers of each market were seen that can be had, or nothing is left to be seen. A region
+    that did not answer counts as one that can: others would answer no sooner."""
     if all(_is_gone(name, seen) for name in types):
         return True
     counts = dict.fromkeys(_markets(need), 0)
