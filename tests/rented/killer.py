@@ -1,4 +1,4 @@
-"""Begins many launches and kills each (SIGKILL) at a random moment: `killer.py HOME COUNT SEED JOB`.
+"""Begins many launches and kills each (SIGKILL) at a random moment: `killer.py HOME COUNT SEED JOB CLOUD`.
 
 Half of them die at a chosen request to the cloud, before it is sent or with its answer unread; the
 others at a random time. Every child is a process of its own, forked with everything imported.
@@ -12,12 +12,15 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import botocore.httpsession
 import botocore.loaders
+import requests.adapters
 
 from cloudrun.client import Client
 from cloudrun.config import load_settings
@@ -26,8 +29,26 @@ from cloudrun.stacks import load_stack
 
 AT_ONCE = 4
 LONGEST_S = 2.0
-MOST_REQUESTS = 6
-PLACE = {"type": "p2.xlarge", "market": Market.SPOT, "regions": ("us-east-2",), "stack": "none"}
+
+
+@dataclass(frozen=True)
+class Target:
+    """A cloud to launch at: which machine, and what of its SDK sends a request."""
+
+    type: str
+    region: str
+    most_requests: int  # of one launch, about
+    sender: Any  # the class whose method `send` does it
+
+    @property
+    def place(self) -> dict[str, Any]:
+        return {"type": self.type, "market": Market.SPOT, "regions": (self.region,), "stack": "none"}
+
+
+CLOUDS: Mapping[str, Target] = {
+    "aws": Target("p2.xlarge", "us-east-2", 6, botocore.httpsession.URLLib3Session),
+    "azure": Target("Standard_NC4as_T4_v3", "eastus", 18, requests.adapters.HTTPAdapter),
+}
 
 
 @dataclass(frozen=True)
@@ -41,54 +62,57 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def die_in(doomed: Doom) -> None:
+def die_in(doomed: Doom, sender: Any) -> None:
     """Let the process end at a request, or some time after its first one."""
-    honest = botocore.httpsession.URLLib3Session.send
+    honest = sender.send
     count = itertools.count(1)
 
-    def send(self: botocore.httpsession.URLLib3Session, request: object) -> object:
+    def send(self: object, *request: object, **more: object) -> object:
         number = next(count)
         if number == 1 and doomed.after_s:
             signal.setitimer(signal.ITIMER_REAL, doomed.after_s)  # SIGALRM is not caught: as sudden as -9
         if number == doomed.request and not doomed.sent:
             die()
-        answer = honest(self, request)
+        answer = honest(self, *request, **more)
         if number == doomed.request:
             die()
         return answer
 
-    botocore.httpsession.URLLib3Session.send = send
+    sender.send = send
 
 
-def act(client: Client, kind: int, job: str) -> None:
+def act(client: Client, kind: int, job: str, target: Target) -> None:
     if kind == 0:
-        client.submit(client.plan(job, **PLACE))
+        client.submit(client.plan(job, **target.place))
     elif kind == 1:
-        client.launch_many(2, **PLACE)
+        client.launch_many(2, **target.place)
     elif kind == 2:
-        client.launch(**PLACE, options=LaunchOptions(on_preempt=OnPreempt.TERMINATE))
+        client.launch(**target.place, options=LaunchOptions(on_preempt=OnPreempt.TERMINATE))
     else:
-        client.launch(**PLACE)
+        client.launch(**target.place)
 
 
-def one(seed: int, job: str) -> None:
+def one(seed: int, job: str, target: Target) -> None:
     """A client that does one thing and does not live to its end."""
     chance = random.Random(seed)
     devnull = os.open(os.devnull, os.O_WRONLY)
     os.dup2(devnull, 2)
     client = Client(load_settings())
     if chance.random() < 0.5:
-        die_in(Doom(request=chance.randint(1, MOST_REQUESTS), sent=chance.random() < 0.5))
+        doomed = Doom(request=chance.randint(1, target.most_requests), sent=chance.random() < 0.5)
     else:
-        die_in(Doom(after_s=chance.uniform(0.01, LONGEST_S)))
-    act(client, chance.randrange(5), job)
+        doomed = Doom(after_s=chance.uniform(0.01, LONGEST_S))
+    die_in(doomed, target.sender)
+    act(client, chance.randrange(5), job, target)
 
 
-def main(count: int, seed: int, job: str) -> None:
+def main(count: int, seed: int, job: str, cloud: str) -> None:
     botocore.loaders.create_loader = cache(botocore.loaders.create_loader)  # 13 MB of JSON, read once for all
+    target = CLOUDS[cloud]
     first = Client(load_settings())
-    first.plan(job, **PLACE)  # offers are asked for once, and kept
-    first.provider("aws").find_image(load_stack("none"), "us-east-2")
+    first.plan(job, **target.place)  # offers are asked for once, and kept
+    first.provider(cloud).find_image(load_stack("none"), target.region)
+    first.provider(cloud).list_machines()  # the SDK's imports, once for all
     running: set[int] = set()
     for number in range(count):
         while len(running) >= AT_ONCE:
@@ -96,7 +120,7 @@ def main(count: int, seed: int, job: str) -> None:
         pid = os.fork()
         if pid == 0:
             try:
-                one(seed + number, job)
+                one(seed + number, job, target)
             finally:
                 os._exit(0)
         running.add(pid)
@@ -106,5 +130,5 @@ def main(count: int, seed: int, job: str) -> None:
 
 if __name__ == "__main__":
     started = time.monotonic()
-    main(int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])
+    main(int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], sys.argv[5])
     Path(sys.argv[1], "took").write_text(f"{time.monotonic() - started:.1f}")

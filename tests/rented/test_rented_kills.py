@@ -53,7 +53,7 @@ def test_after_killed_launches_every_machine_is_known_and_none_is_charged_that_n
     double: AwsDouble, tmp_path: Path
 ) -> None:
     subprocess.run(
-        [sys.executable, str(KILLER), str(tmp_path), str(LAUNCHES), str(SEED), str(DRILL)],
+        [sys.executable, str(KILLER), str(tmp_path), str(LAUNCHES), str(SEED), str(DRILL), "aws"],
         check=True,
         timeout=600,
     )
