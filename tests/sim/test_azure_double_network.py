@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,20 @@ def test_a_group_that_others_use_is_not_deleted(plain: Plain) -> None:
     assert [each["code"] for each in end.body["error"]["details"]] == ["InUseSubnetCannotBeDeleted"]
     assert plain("GET", chain.home).body["properties"]["provisioningState"] == "Succeeded"
     assert plain("GET", chain.interface).status == 404
+
+
+def test_a_second_deletion_leaves_a_new_group_alone(tmp_path: Path) -> None:
+    slow = replace(QUICK, group_s=0.3)
+    with AzureDouble(folder=tmp_path, delay_s=slow) as double, closing(Plain(double)) as plain:
+        home = plain.group("g")
+        first, halfway = plain("DELETE", home), time.monotonic() + 0.15
+        wait_for(time.monotonic, lambda now: now > halfway)
+        second = plain("DELETE", home)
+        assert second.status == 202
+        plain.settle(first)
+        assert plain("PUT", home, {"location": REGION}).status == 201
+        plain.settle(second)
+        assert plain("GET", home).status == 200
 
 
 def test_resources_are_found_by_their_tags(plain: Plain) -> None:

@@ -44,12 +44,10 @@ class AzureDouble:
         *,
         folder: Path,
         delay_s: Delays | None = None,
-        seed: int = 0,
     ) -> None:
         self._host = host
         self._folder = folder
         self._delays = delay_s or Delays()
-        self._seed = seed
         self._server: HttpsServer | None = None
         self._thread: threading.Thread | None = None
         self._world: World | None = None
@@ -64,7 +62,7 @@ class AzureDouble:
 
     def start(self, port: int = 0) -> str:
         """Serve an empty subscription; returns the endpoint's URL. Port 0: any free one."""
-        world = World(self._host, self._folder, self._delays, self._seed)
+        world = World(self._host, self._delays)
         operations = Operations(world)
         app = App(world, Control(self).answer)
         kinds = [kind(world, operations) for kind in (*NETWORK_KINDS, *ADDRESS_KINDS)]

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import random
 import threading
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cloudrun.sim.azure.authorization import Authorization
@@ -97,11 +95,9 @@ class Resource:
 class World:
     """All of it. `lock` is held around every call and every change of a state, never around a boot."""
 
-    def __init__(self, host: MachineHost | None, folder: Path, delays: Delays, seed: int) -> None:
+    def __init__(self, host: MachineHost | None, delays: Delays) -> None:
         self.host = host
-        self.folder = folder
         self.delays = delays
-        self.random = random.Random(seed)  # noqa: S311 - a rehearsal's numbers
         self.lock = threading.RLock()
         self.timers = Timers()
         self.tokens = Tokens()
