@@ -14,7 +14,7 @@ help:
 	@echo "make demo         train the bundled job on this computer, over the whole road (a few minutes)"
 	@echo "make test         every check: ruff, mypy, shellcheck, pytest"
 	@echo "make lint         the checks that run nothing"
-	@echo "make bench        the quick figures of docs/performance.md, measured here"
+	@echo "make bench        the figures of docs/performance.md, measured here (minutes)"
 	@echo "make wheel        the installable package, in dist/"
 	@echo "make constraints  write constraints.txt from what .venv holds"
 	@echo "make clean        remove .venv and everything that was built"
@@ -42,6 +42,9 @@ bench: $(READY)
 	$(BIN)/python benchmarks/bench_sync.py
 	$(BIN)/python benchmarks/bench_aws_calls.py
 	$(BIN)/python benchmarks/bench_rented.py
+	$(BIN)/python benchmarks/bench_rcnn.py
+	$(BIN)/python benchmarks/bench_bn.py
+	$(BIN)/python benchmarks/bench_transfer.py
 
 wheel: $(READY)
 	$(BIN)/python -m build --wheel --no-isolation
