@@ -107,7 +107,7 @@ def writer_times(path: Path) -> Report:
 
 
 def run_all(programs: Sequence[Sequence[str]]) -> float:
-    """Start them, let them begin together once all are ready, and give the seconds until the last one ended."""
+    """Let them begin together once all are ready; the seconds until the last one ended."""
     pipe = subprocess.PIPE
     running = [subprocess.Popen(program, cwd=ROOT, stdin=pipe, stdout=pipe) for program in programs]
     for process in running:

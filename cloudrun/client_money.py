@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 from statistics import median
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cloudrun.comparing import Alternative, Speed, Work
     from cloudrun.models import Stack
     from cloudrun.ownpc import OwnPc
+    from cloudrun.report import CostReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,23 @@ class MoneyVerbs:
             at=comparing.start_of(comparing.OLD_PRICES_DAY) if old_prices else datetime.now(UTC),
         )
         return Comparison(work, base.hours_from, tuple(found))
+
+    def cost_report(
+        self, *, by: str = "month", since: date | None = None, limit: int | None = None
+    ) -> CostReport:
+        """What was spent, and what still costs. The time does not depend on how many charges there are.
+        Raises UsageError for a key that there is not."""
+        from cloudrun.report import BY, make_report
+
+        if by not in BY:
+            raise UsageError(f"there is no report by {by!r}", hint=nearest(by, BY))
+        return make_report(self.store, by=by, since=since, limit=limit, now=datetime.now(UTC))
+
+    def cost_series(self, *, by: str, since: date | None = None) -> list[tuple[date, str, Decimal]]:
+        """(day, key, USD) in order; by: provider, type, market, project or job. Days are UTC's."""
+        from cloudrun.report import make_series
+
+        return make_series(self.store, by=by, since=since, now=datetime.now(UTC))
 
     def _base(self, *, hours: Decimal | None, like: str, job: str, preset: str, gpus: Sequence[str]) -> _Base:
         gpu = _gpu_name(gpus[0]) if gpus else ""

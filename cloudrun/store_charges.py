@@ -141,12 +141,14 @@ class ChargeStore(StoreFile):
 
     # --- sums ----------------------------------------------------------------------------
 
-    def spent(self, by: str, *, since: date | None = None, limit: int | None = None) -> list[Spent]:
-        """The closed lines added up by one of BY, the dearest first; months and days in their order, newest
-        first. The time does not depend on how many lines there are: for machines and runs on `limit`, and
-        with `since` on the period."""
+    def spent(
+        self, by: str, *, since: date | None = None, limit: int | None = None, key: str | None = None
+    ) -> list[Spent]:
+        """The closed lines added up by one of BY, the dearest first; months and days newest first. With `key`
+        that one alone. The time does not depend on how many lines there are: for machines and runs on
+        `limit`, and with `since` on the period."""
         self._share_all()
-        query, values = _sum_query(by, since)
+        query, values = _sum_query(by, since, key)
         with self._read() as db:
             rows = db.execute(query, [*values, -1 if limit is None else limit])
             return [Spent(*row) for row in rows]
@@ -203,6 +205,12 @@ class ChargeStore(StoreFile):
         )
         with self._read() as db:
             return [tuple(row) for row in db.execute(query, [first.isoformat(), last.isoformat(), provider])]
+
+    def counted_under(self, charges: Sequence[Charge]) -> list[dict[str, str]]:
+        """The kind's names of each: provider, region, type, market, project, job."""
+        with self._read() as db:
+            names = _Names(db)
+            return [names.all_of(charge) for charge in charges]
 
     # --- steps of a transaction ----------------------------------------------------------
 
@@ -277,19 +285,24 @@ class _Names:
         machine, run = plain_text(charge.machine), plain_text(charge.run)
         return self._kind_of(charge), machine, run, charge.what, charge.estimated
 
+    def all_of(self, charge: Charge) -> dict[str, str]:
+        """The first columns of its kind, in their order."""
+        project, job = self._run(charge.run)
+        return {
+            "provider": charge.provider,
+            "region": charge.region,
+            "type": self._type(charge),
+            "market": charge.market.value,
+            "project": project,
+            "job": job,
+        }
+
     def _kind_of(self, charge: Charge) -> int:
         """The id of the kind, made where it is new."""
         from cloudrun.shares import old_price  # the catalogue with it: most commands close nothing
 
         aged = old_price(charge)
-        key = (
-            charge.provider,
-            charge.region,
-            self._type(charge),
-            charge.market.value,
-            *self._run(charge.run),
-            aged.isoformat() if aged else "",
-        )
+        key = (*self.all_of(charge).values(), aged.isoformat() if aged else "")
         if key not in self._kinds:
             self._kinds[key] = self._kind(key)
         return self._kinds[key]
@@ -328,30 +341,28 @@ class _Names:
         return self._types[key]
 
 
-def _sum_query(by: str, since: date | None) -> tuple[str, list[str]]:
+def _sum_query(by: str, since: date | None, key: str | None = None) -> tuple[str, list[str]]:
     """One row a key, with ? for the limit at the end."""
     assert by in BY  # noqa: S101  # our own callers
+    only, given = ("TRUE", []) if key is None else (f"{by} = ?", [plain_text(key)])
     if by in ("machine", "run"):
         if since is None:
-            return f"SELECT {by}, {', '.join(_COLUMNS)} FROM spent_by_{by} ORDER BY total DESC LIMIT ?", []  # noqa: S608  # one of BY
+            table = f"spent_by_{by} WHERE {only} ORDER BY total DESC LIMIT ?"
+            return f"SELECT {by}, {', '.join(_COLUMNS)} FROM {table}", given  # noqa: S608  # one of BY
         return (
-            f"SELECT {by}, {_SHARE_MEASURES} FROM shares WHERE day >= ? "  # noqa: S608  # one of BY
+            f"SELECT {by}, {_SHARE_MEASURES} FROM shares WHERE day >= ? AND {only} "  # noqa: S608  # one of BY
             f"GROUP BY {by} ORDER BY 2 DESC LIMIT ?",
-            [since.isoformat()],
+            [since.isoformat(), *given],
         )
-    table, where, values = _period(since)
-    if by == "month":
-        key = "month" if since is None else "substr(day, 1, 7)"
-    elif by == "day":
-        table, where, values, key = "spent_by_day", "day >= ?", [_from(since)], "day"
-    else:
-        key = by
+    table, where, values = _period(since) if by != "day" else ("spent_by_day", "day >= ?", [_from(since)])
+    column = "substr(day, 1, 7)" if by == "month" and since is not None else by
     joined = f"{table} JOIN kinds ON kinds.id = kind" if by in _OF_A_KIND else table
     order = "1 DESC" if by in ("month", "day") else "2 DESC, 1"
+    only = "TRUE" if key is None else f"{column} = ?"
     return (
-        f"SELECT {key}, {_MEASURES} FROM {joined} WHERE {where} "  # noqa: S608  # our own names
+        f"SELECT {column}, {_MEASURES} FROM {joined} WHERE {where} AND {only} "  # noqa: S608  # our own names
         f"GROUP BY 1 ORDER BY {order} LIMIT ?",
-        values,
+        [*values, *given],
     )
 
 

@@ -11,8 +11,9 @@ cost = LazyGroup(
     "ended. Amounts are in US dollars; --currency shows them in another by a stated rate.",
     sections={
         "Commands": (
+            Entry("report", "cloudrun.cli.cost_report:report", "Show what was spent, and what still costs."),
             Entry("compare", "cloudrun.cli.cost_compare:compare", "Show what the same work costs elsewhere."),
         )
     },
-    examples=("cloudrun cost compare --hours 45 --gpu K80",),
+    examples=("cloudrun cost report --by month", "cloudrun cost compare --hours 45 --gpu K80"),
 )

@@ -34,16 +34,21 @@ class Money:
     stated: bool  # the rate was given, here or in the settings
 
     def total(self, amount_usd: Decimal | None) -> str:
-        """Rounded to the smallest coin."""
+        """Rounded to the smallest coin; what is less than one is not shown as nothing."""
         if amount_usd is None:
             return UNKNOWN
-        if self.currency == "USD":
-            return plain_money(amount_usd)
-        return f"{in_currency(amount_usd, self.currency, self.rates):,}"
+        rounded = in_currency(amount_usd, self.currency, self.rates)
+        less = not rounded and amount_usd
+        return plain_money(amount_usd * self.rates[self.currency]) if less else f"{rounded:,}"
 
     def per_hour(self, amount_usd: Decimal | None) -> str:
         """Prices need more digits than coins have."""
         return UNKNOWN if amount_usd is None else plain_money(amount_usd * self.rates[self.currency])
+
+    def axis(self, amount_usd: Decimal) -> str:
+        """As short as it can be: no empty cents."""
+        text = self.total(amount_usd)
+        return text.removesuffix(".00")
 
     def exact(self, amount_usd: Decimal | None) -> str | None:
         """For files and JSON: a plain number, rounded to a coin only where it is not USD."""
