@@ -179,7 +179,7 @@ def switch_off():
 
 
 def tell(line):
-    sys.stderr.write("release: %s\n" % line)
+    sys.stderr.write("release: %s\n" % " ".join(line.split()))
     sys.stderr.flush()
 
 

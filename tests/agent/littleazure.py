@@ -182,7 +182,8 @@ def _serve(act: Any, folder: Path | None = None) -> ThreadingHTTPServer:
             answer = act.__self__._respond(act, self.command, self.path, self.headers, body)
             status, content, headers = answer
             if not status:
-                self.close_connection = True  # as when the network fails
+                self.wfile.write(content)  # as when the network fails, or somebody else answers
+                self.close_connection = True
                 return
             self.send_response(status)
             for name, value in headers.items():

@@ -145,6 +145,8 @@ def test_one_that_does_not_say_when_is_now(
     _, status = follow_to_end(machine)
     assert (status.exit_code, status.reason) == (137, "preempted")  # after the least that a job is given
     assert status.ended_at.timestamp() < began + 10
+    asked_again(azure)
+    assert azure.count(EVENTS, "POST") == 0  # Azure is already going ahead
 
 
 def test_the_first_of_two_counts(machine: LocalShell, azure: LittleAzure, hasty: None) -> None:
@@ -190,6 +192,18 @@ def test_an_approval_that_failed_is_sent_again(machine: LocalShell, azure: Littl
     asked_again(azure)
     assert azure.approvals == [[event["EventId"]]]
     assert azure.count(EVENTS, "POST") == 3
+
+
+def test_nothing_is_approved_before_the_disk_has_it(
+    machine: LocalShell, azure: LittleAzure, hasty: None
+) -> None:
+    failing = "import os\ndef full():\n    raise OSError('not yet')\nos.sync = full\n"
+    companion(machine).write_text(failing + COMPANION.read_text())
+    guarded(machine)
+    azure.schedule("Preempt")
+    wait_for(lambda: "not yet" in guard_log(machine))
+    asked_again(azure)
+    assert azure.count(EVENTS, "POST") == 0
 
 
 def test_an_approval_that_azure_is_slow_to_show_is_not_repeated(

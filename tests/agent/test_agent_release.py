@@ -80,6 +80,7 @@ PASSING: dict[str, tuple[str, list[Answer]]] = {
     "a token that has run out": (ORDER, [(401, b"", {})]),
     "another operation": (ORDER, [(409, b'{"error": {"code": "Conflict"}}', {})]),
     "a network that fails": (ORDER, [(0, b"", {})] * 2),
+    "somebody else's answer": (ORDER, [(0, b"SSH-2.0-OpenSSH_9.6\r\n", {})]),
     "metadata that fail": (COMPUTE, [(0, b"", {}), (500, b"", {})]),
     "metadata in an update": (COMPUTE, [(410, b"", {}), (404, b"", {})]),
     "metadata that are none": (COMPUTE, [(200, b"[]", {}), (200, b"{}", {}), (200, b"\xff", {})]),
