@@ -12,7 +12,7 @@ from datetime import UTC, date, datetime
 from decimal import ROUND_HALF_UP, Decimal
 from functools import cache
 
-from cloudrun.catalog import BillingRule, address_rule, load_billing
+from cloudrun.catalog import BillingRule, address_rule, disk_rule, load_billing
 from cloudrun.catalog.loader import read_csv
 from cloudrun.errors import ConfigError
 from cloudrun.models import Market
@@ -45,6 +45,13 @@ def billed_seconds(provider: str, market: Market, opened_at: datetime, closed_at
     step = rule.granularity_s or 1
     steps = seconds // step if _rounds_down(rule) else -(-seconds // step)
     return max(steps * step, rule.minimum_s or 0)
+
+
+def disk_seconds(provider: str, opened_at: datetime, closed_at: datetime) -> int:
+    """The seconds for which a disk is billed: every second begun, also while its machine is off, and the least
+    that its provider states (AWS: 60 s since 2017-10-02)."""
+    rule = disk_rule(provider)
+    return max(exact_seconds(opened_at, closed_at), (rule.minimum_s or 0) if rule else 0)
 
 
 def exact_seconds(opened_at: datetime, closed_at: datetime) -> int:

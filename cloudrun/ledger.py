@@ -14,7 +14,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from typing import TYPE_CHECKING
 
 from cloudrun import catalog
-from cloudrun.billing import SECONDS_PER_HOUR, billed_seconds, exact_seconds
+from cloudrun.billing import SECONDS_PER_HOUR, billed_seconds, disk_seconds, exact_seconds
 from cloudrun.catalog import BillingRule
 from cloudrun.models import Charge, Market, Offer, Run
 
@@ -123,11 +123,15 @@ def cost_usd(charge: Charge, *, now: datetime) -> Decimal | None:
 
 
 def billed_seconds_of(charge: Charge, until: datetime) -> int:
-    """The seconds of it that are billed when it ends then: compute by its provider's rule, all else by the
-    second. A line that follows another of the same machine has no minimum of its own."""
-    if charge.what == "compute" and not charge.follows:
+    """The seconds of it that are billed when it ends then: compute and disks by their provider's rules, all
+    else by the second. A line that follows another of the same machine has no minimum of its own."""
+    if charge.follows:
+        return exact_seconds(charge.opened_at, until)
+    if charge.what == "compute":
         return billed_seconds(charge.provider, charge.market, charge.opened_at, until)
-    return exact_seconds(charge.opened_at, until)  # disks and addresses: no minimum assumed
+    if charge.what == "disk":
+        return disk_seconds(charge.provider, charge.opened_at, until)
+    return exact_seconds(charge.opened_at, until)
 
 
 def run_cost_usd(charges: Iterable[Charge], *, now: datetime) -> Decimal | None:

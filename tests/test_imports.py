@@ -29,7 +29,7 @@ LAYERS = (
     "plan execute adopt machines describing estimate doctor",
     "follow carry rent charging capacity attempts context",
     "provision remote.transfer remote.process remote.agentlink",
-    "comparing measured",
+    "comparing measured report bills bill_formats",
     "target jobs stacks offers bundle outputs ledger billing store store_charges shares runfiles",
     "store_file store_rows store_schema manifest ignore leaks hashing tomlfile catalog"
     " providers.aws providers.azure sim",
