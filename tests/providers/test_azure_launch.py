@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -14,6 +16,7 @@ from pathlib import Path
 import pytest
 from azure_help import CPU, HERE, ON_DEMAND, REGION, SPOT, TYPE, Cloud, open_cloud, spec, until
 
+from cloudrun.config import Settings
 from cloudrun.errors import (
     CloudrunError,
     ConnectionLost,
@@ -25,12 +28,59 @@ from cloudrun.errors import (
     Refused,
 )
 from cloudrun.models import Guard, LaunchOptions, MachineState, Market, OnPreempt
+from cloudrun.providers import load_provider
 from cloudrun.providers.azure import launch as launching
+from cloudrun.providers.azure import session as sessions
 from cloudrun.providers.azure.instances import SELF_RELEASE
 from cloudrun.providers.azure.parts import parts_of_id
 from cloudrun.providers.launched import load_launched
 from cloudrun.providers.rented import fact
 
+# One process that launches again and again, each time in a child that is killed at its next step: what it
+# writes, what it sends and what it hears. Prints how the children ended.
+LAUNCH_AND_DIE = """
+import itertools, os, signal, sys
+from pathlib import Path
+folder, home, address, most = sys.argv[1:]
+sys.path.insert(0, folder)
+import requests.adapters
+from azure_help import CPU, spec
+from cloudrun.config import Settings
+from cloudrun.providers.azure import AzureProvider
+
+def provider(step):
+    endpoint = os.environ["CLOUDRUN_AZURE_ENDPOINT"]
+    home_of = Path(home, str(step))
+    settings = Settings(home=home_of, sim=home_of, poll_s=0.1, address_url=address, azure_endpoint=endpoint)
+    return AzureProvider(settings)
+
+def child(step):
+    count = itertools.count(1)
+    def stepped():
+        if next(count) == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+    honest = requests.adapters.HTTPAdapter.send
+    def send(self, *request, **more):
+        stepped()
+        answer = honest(self, *request, **more)
+        stepped()
+        return answer
+    requests.adapters.HTTPAdapter.send = send
+    sys.addaudithook(lambda event, _: stepped() if event == "os.rename" else None)
+    provider(step).launch(spec("box", token=f"token-{step}", offer=CPU))
+    os._exit(0)
+
+provider(0).list_machines()  # the SDK's imports, once for all
+for step in range(1, int(most)):
+    pid = os.fork()
+    if not pid:
+        child(step)
+    status = os.waitpid(pid, 0)[1]
+    if os.WIFEXITED(status):
+        print(step, os.WEXITSTATUS(status))
+        break
+    assert os.WTERMSIG(status) == signal.SIGKILL
+"""
 VM = "Microsoft.Compute/virtualMachines/write"
 GROUP = "Microsoft.Resources/subscriptions/resourceGroups"
 WRITES = (
@@ -281,6 +331,39 @@ def test_a_launch_that_is_refused_anywhere_leaves_nothing(cloud: Cloud, operatio
     assert cloud.launch(token="another").token == "another"
 
 
+@pytest.mark.parametrize(
+    ("code", "words", "error"),
+    [
+        ("SkuNotAvailable", "is currently not available in location", NotOffered),
+        (
+            "OperationNotAllowed",
+            "Operation could not be completed as it results in exceeding approved Standard NCASv3_T4 Family "
+            "Cores quota. Additional details - Deployment Model: Resource Manager, Location: eastus, Current "
+            "Limit: 0, Current Usage: 0, Additional Required: 4, (Minimum) New Limit Required: 4.",
+            Quota,
+        ),
+        (
+            "MissingSubscriptionRegistration",
+            "The subscription is not registered to use namespace 'Microsoft.Compute'.",
+            ProviderError,
+        ),
+        ("TooManyRequests", "", ProviderError),
+    ],
+)
+def test_every_refusal_of_the_machine_leaves_nothing(
+    cloud: Cloud, code: str, words: str, error: type[CloudrunError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "RETRIES", 0)
+    cloud.double.fault(VM, code, message=words, times=None)
+    cloud.double.fault("Microsoft.Compute/register/action", "AuthorizationFailed", times=None)
+    with pytest.raises(error) as caught:
+        cloud.launch()
+    assert code in caught.value.message
+    assert caught.value.hint
+    assert not (cloud.settings.keys_dir / "t4").exists()
+    cloud.until_empty()
+
+
 @pytest.mark.parametrize("operation", WRITES[1:5])
 def test_a_part_that_fails_late_leaves_nothing(cloud: Cloud, operation: str) -> None:
     cloud.double.fault(operation, "InternalServerError", late=True)
@@ -387,3 +470,40 @@ def test_a_refusal_in_a_group_of_the_users_leaves_nothing(cloud: Cloud, operatio
     with pytest.raises(Credentials):
         cloud.launch(options=LaunchOptions(resource_group="team"))
     assert cloud.everything() == ["team"]
+
+
+# --- killed, and without the SDK ---
+
+
+@pytest.mark.slow
+def test_a_launch_that_is_killed_anywhere_goes_on_to_one_machine(cloud: Cloud, tmp_path: Path) -> None:
+    """Before and after each write, each request, each answer."""
+    for family in ("cores", "standardDSv3Family"):
+        cloud.double.set_quota(REGION, family, 10_000)
+    homes = tmp_path / "homes"
+    done = subprocess.run(
+        [sys.executable, "-c", LAUNCH_AND_DIE, str(Path(__file__).parent), homes, cloud.here.url, "100"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    steps, code = (int(word) for word in done.stdout.split())
+    assert code == 0
+    assert steps > 30, "a launch writes more, and asks more often"
+    for step in range(1, steps):
+        provider = cloud.provider(home=homes / str(step))
+        machine = provider.launch(spec("box", token=f"token-{step}", offer=CPU))
+        assert provider.launch(spec("box", token=f"token-{step}", offer=CPU)).id == machine.id
+    ids = {machine.token: machine.id.lower() for machine in cloud.provider().list_machines()}
+    assert sorted(ids) == sorted(f"token-{step}" for step in range(1, steps + 1))
+    assert sorted(ids.values()) == sorted(cloud.alive())
+    assert len(cloud.everything()) == steps * 7  # a group, and six parts
+
+
+def test_without_the_sdk_it_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "find_spec", lambda name: None)
+    with pytest.raises(ProviderError, match="azure") as caught:
+        load_provider("azure", Settings(home=tmp_path))
+    assert "cloudrun[azure]" in caught.value.hint

@@ -13,6 +13,7 @@ from azure_help import CPU, ON_DEMAND, REGION, SPOT, Cloud, open_cloud, until
 
 from cloudrun.errors import ConnectionLost, ProviderError
 from cloudrun.models import LaunchOptions, MachineState, OnPreempt
+from cloudrun.providers.azure import session as sessions
 from cloudrun.providers.azure.parts import ASKED, parts_of_id
 from cloudrun.providers.base import Leftover
 from cloudrun.providers.launched import load_launched
@@ -158,6 +159,7 @@ def test_what_a_machine_that_was_taken_for_good_leaves(cloud: Cloud) -> None:
     machine = cloud.launch_running(offer=SPOT, options=options)
     cloud.double.preempt(machine.id, notice_s=0)
     cloud.until(machine, MachineState.PREEMPTED)
+    until(cloud.everything, lambda found: len(found) == 3)
     provider = cloud.provider()
     make_old(cloud, "t4")
     found = {each.kind: each for each in provider.list_leftovers()}
@@ -171,8 +173,9 @@ def test_what_a_machine_that_was_taken_for_good_leaves(cloud: Cloud) -> None:
     assert list(cloud.settings.keys_dir.iterdir()) == []
 
 
-def test_what_a_killed_launch_left(cloud: Cloud) -> None:
+def test_what_a_killed_launch_left(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything but the machine, and keys: it may be going on this very moment, later it is nobody's."""
+    monkeypatch.setattr(sessions, "RETRIES", 0)
     cloud.double.fault(VM, "InternalServerError", status=500, times=None)
     with pytest.raises(ConnectionLost):
         cloud.launch(offer=ON_DEMAND)
