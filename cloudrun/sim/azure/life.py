@@ -43,7 +43,6 @@ class Vm:
     power: str = "starting"
     power_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     failure: ApiError | None = None  # why its last operation failed
-    evicted: bool = False
     turn: int = 0  # grows with every operation: what belongs to an older one does nothing
     operation: Operation | None = None
     has_room: bool = False
@@ -117,7 +116,6 @@ class Life:
             off = before if before == "stopped" else "deallocated"
             self._later(vm, self._world.delays.starting_s, lambda: self._fail(vm, failure, power=off))
             return
-        vm.evicted = False
         self._boot(vm, self._world.delays.starting_s)
 
     def stop(self, vm: Vm, operation: Operation | None, *, deallocate: bool, grace_s: float) -> None:

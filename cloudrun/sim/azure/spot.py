@@ -77,7 +77,6 @@ class Spot:
         if vm.power != "running":
             return
         vm.has_room = False  # somebody else has it now
-        vm.evicted = True
         if action == "Delete":
             self._delete(vm)
             return
