@@ -10,7 +10,7 @@ from grid import FC
 from results import CellResult
 from shared import plots
 
-COLORS = {False: "#b5651d", True: "#0b63b5"}  # without and with batch normalisation
+COLOURS = {False: "#b5651d", True: "#0b63b5"}  # without and with batch normalisation
 DASHES = {"as_written": "-", "constant": "-", "as_run": (0, (4, 1.6))}
 TITLES = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
 
@@ -31,12 +31,9 @@ def draw(file: Path, cells: list[CellResult]) -> None:
             here = [c for c in cells if (c.row.data, c.row.net, c.data) == block and c.row.rate == rate]
             _panel(plt, line[2 * place], here, "acc")
             _panel(plt, line[2 * place + 1], here, "loss")
-    figure.suptitle(
-        "Batch normalisation: every curve of the grid", x=0.01, ha="left", fontsize=13, fontweight="bold"
-    )
     figure.legend(handles=_legend(plt, cells), loc="outside upper right", ncols=3, frameon=False, fontsize=9)
     data = "\n".join(dict.fromkeys(f"{TITLES[cell.row.data]} rows: {cell.data}" for cell in cells))
-    figure.supxlabel(data, x=0.01, ha="left", fontsize=9, color=plots.QUIET)
+    plots.name(figure, "Batch normalisation: every curve of the grid", data)
     plots.save(plt, figure, file)
 
 
@@ -55,21 +52,18 @@ def _panel(plt: Any, axis: Any, cells: list[CellResult], measure: str) -> None:
     axis.set_xlabel("epoch", fontsize=8)
     axis.tick_params(labelsize=8)
     axis.xaxis.get_major_locator().set_params(integer=True)
-    axis.grid(alpha=0.25)
-    axis.spines[["top", "right"]].set_visible(False)
+    plots.plain(axis)
     if measure == "acc":
         axis.yaxis.set_major_formatter(plt.matplotlib.ticker.PercentFormatter(1.0))
         axis.set_ylim(*_accuracy_limits(cells))
     else:
-        axis.set_yscale("log")
-        axis.yaxis.set_major_formatter("{x:g}")
-        axis.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "235" else "")
+        plots.log_scale(axis, minor="235")
         axis.tick_params(axis="y", which="minor", labelsize=8)
 
 
 def _curves(axis: Any, seeds: list[CellResult], measure: str) -> None:
-    row, color = seeds[0].row, COLORS[seeds[0].row.bn]
-    style = {"color": color, "linestyle": DASHES[seeds[0].schedule]}
+    row, colour = seeds[0].row, COLOURS[seeds[0].row.bn]
+    style = {"color": colour, "linestyle": DASHES[seeds[0].schedule]}
     epochs = [line["epoch"] for line in seeds[0].lines]
     if len(epochs) == 1:
         style["marker"] = "o"
@@ -78,10 +72,10 @@ def _curves(axis: Any, seeds: list[CellResult], measure: str) -> None:
     axis.plot(epochs, training.mean(0), linewidth=0.9, alpha=0.55, markersize=2, **style)
     axis.plot(epochs, validation.mean(0), linewidth=2, markersize=4, **style)
     if len(seeds) > 1:
-        axis.fill_between(epochs, validation.min(0), validation.max(0), color=color, alpha=0.15, linewidth=0)
+        axis.fill_between(epochs, validation.min(0), validation.max(0), color=colour, alpha=0.15, linewidth=0)
     published = getattr(row.published, f"val_{measure}")
     axis.plot([epochs[-1]], [published], marker="D", markersize=5.5, clip_on=False, color="white",
-              markeredgecolor=color, markeredgewidth=1.4, zorder=5)  # fmt: skip
+              markeredgecolor=colour, markeredgewidth=1.4, zorder=5)  # fmt: skip
 
 
 def _values(seeds: list[CellResult], name: str) -> np.ndarray:
@@ -108,8 +102,8 @@ def _legend(plt: Any, cells: list[CellResult]) -> list[Any]:
 
     schedules = {cell.schedule for cell in cells}
     entries = [
-        line("with BN, test images", color=COLORS[True]),
-        line("without BN, test images", color=COLORS[False]),
+        line("with BN, test images", color=COLOURS[True]),
+        line("without BN, test images", color=COLOURS[False]),
         line("training images", linewidth=0.9),
     ]
     if "as_written" in schedules:

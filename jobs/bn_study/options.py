@@ -25,6 +25,7 @@ SCHEDULES = {
 
 
 def parse(argv: list[str] | None, text: str) -> argparse.Namespace:
+    """The settings of a run; argv None: of this program. Ends it with 2 where they make no sense."""
     parser = arguments.begin(text, PRESETS)
     add = parser.add_argument
     add("--cells", nargs="+", default=["*"], metavar="NAME",

@@ -14,7 +14,7 @@ from pathlib import Path
 if not (Path(__file__).parent / "shared").is_dir():  # not in a bundle: the modules are in jobs/shared
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import results
-from grid import Figures
+from grid import AS_RUN, Figures
 from results import CellResult
 from shared import tables
 
@@ -102,7 +102,7 @@ def _rates(cell: CellResult) -> str:
 
 
 def _then(cell: CellResult) -> float:
-    return cell.row.rate if cell.schedule == "as_run" else cell.row.then
+    return cell.row.rate if cell.schedule == AS_RUN else cell.row.then
 
 
 def _draw(file: Path, cells: list[CellResult]) -> None:

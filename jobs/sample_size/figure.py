@@ -10,7 +10,7 @@ import numpy as np
 from results import Curve
 from shared import plots
 
-COLORS = ("#0b63b5", "#b5651d", "#3a7d44", "#7d3a6f")
+COLOURS = ("#0b63b5", "#b5651d", "#3a7d44", "#7d3a6f")
 DOTS = {"marker": "o", "markersize": 5, "capsize": 3}
 AHEAD = 4  # the law is drawn to so many times the most images
 
@@ -19,9 +19,9 @@ def draw(file: Path, curves: list[Curve]) -> None:
     """Left the accuracies with 95 % intervals, right the errors on two log scales with law and band."""
     plt = plots.pyplot()
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.9), dpi=120, layout="constrained")
-    for curve, color in zip(curves, COLORS):  # noqa: B905  Python 3.9
-        _accuracies(left, curve, color)
-        _errors(right, curve, color)
+    for curve, colour in zip(curves, COLOURS):  # noqa: B905  Python 3.9
+        _accuracies(left, curve, colour)
+        _errors(right, curve, colour)
     percent = plt.matplotlib.ticker.PercentFormatter(1.0)
     left.set_title("Test accuracy", loc="left", fontsize=11)
     left.yaxis.set_major_formatter(percent)
@@ -32,36 +32,33 @@ def draw(file: Path, curves: list[Curve]) -> None:
     images = sorted({size.images for curve in curves for size in curve.sizes})
     _finish(left, images)
     _finish(right, [*images, AHEAD * images[-1]])
-    figure.suptitle(
-        "Accuracy against the number of training images", x=0.01, ha="left", fontsize=13, fontweight="bold"
-    )
-    figure.supxlabel(_note(curves), x=0.01, ha="left", fontsize=9, color=plots.QUIET)
+    plots.name(figure, "Accuracy against the number of training images", _note(curves))
     plots.save(plt, figure, file)
 
 
-def _accuracies(axis: Any, curve: Curve, color: str) -> None:
+def _accuracies(axis: Any, curve: Curve, colour: str) -> None:
     images = [size.images for size in curve.sizes]
     half = [0 if size.half_width != size.half_width else size.half_width for size in curve.sizes]
     means = [size.mean for size in curve.sizes]
-    axis.errorbar(images, means, yerr=half, color=color, linewidth=1.6, label=_short(curve), **DOTS)
+    axis.errorbar(images, means, yerr=half, color=colour, linewidth=1.6, label=_short(curve), **DOTS)
 
 
-def _errors(axis: Any, curve: Curve, color: str) -> None:
+def _errors(axis: Any, curve: Curve, colour: str) -> None:
     points = curve.points()
     images, errors = [point.images for point in points], [point.error for point in points]
     bars = [2 * point.deviation for point in points]
-    axis.errorbar(images, errors, yerr=bars, color=color, linestyle="", label=_short(curve), **DOTS)
+    axis.errorbar(images, errors, yerr=bars, color=colour, linestyle="", label=_short(curve), **DOTS)
     try:
         law = fit.fit(points)
     except ValueError:
         return
     images = np.geomspace(points[0].images, AHEAD * points[-1].images, 60)
-    axis.plot(images, law.error(images), color=color, linewidth=1.4)
-    axis.fill_between(images, *law.band(images), color=color, alpha=0.15, linewidth=0)
+    axis.plot(images, law.error(images), color=colour, linewidth=1.4)
+    axis.fill_between(images, *law.band(images), color=colour, alpha=0.15, linewidth=0)
     following = fit.next_point(law, points[-1].images)
     if following.wanted <= images[-1]:
         axis.plot([following.wanted], [following.error - following.gain], marker="D", markersize=6,
-                  color="white", markeredgecolor=color, markeredgewidth=1.4)  # fmt: skip
+                  color="white", markeredgecolor=colour, markeredgewidth=1.4)  # fmt: skip
 
 
 def _finish(axis: Any, images: list[int]) -> None:
@@ -69,8 +66,7 @@ def _finish(axis: Any, images: list[int]) -> None:
     axis.set_xticks(images, [f"{count:,}" for count in images], fontsize=8.5)
     axis.tick_params(axis="x", which="minor", labelbottom=False)
     axis.set_xlabel("training images, log scale")
-    axis.grid(alpha=0.25)
-    axis.spines[["top", "right"]].set_visible(False)
+    plots.plain(axis)
     axis.legend(frameon=False, fontsize=9)
 
 

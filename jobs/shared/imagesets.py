@@ -40,7 +40,7 @@ def load(name: str, source: str, data: Path, *, limit: int = 0) -> Sets:
     limit: so many training images at most, and at most as many test images (0: all). Raises DataError.
     """
     try:
-        sets = (_cifar if name == "cifar10" else _grey)(name, source, data, limit)
+        sets = _cifar(source, data, limit) if name == "cifar10" else _grey(name, source, data, limit)
     except (readers.ReaderError, fetch.FetchError) as error:
         raise DataError(str(error)) from error
     parts = (sets.train, sets.test)
@@ -58,7 +58,7 @@ def _grey(name: str, source: str, data: Path, limit: int) -> Sets:
     return Sets(f"drawn digits, NOT {title}", *map(_with_channel, _drawn(drawn.draw_grey, limit)))
 
 
-def _cifar(_: str, source: str, data: Path, limit: int) -> Sets:
+def _cifar(source: str, data: Path, limit: int) -> Sets:
     if source != "drawn" and _fetched(lambda: cifar.fetch_set(data), "CIFAR-10", must=source == "real"):
         return Sets("CIFAR-10", *map(_channels_last, cifar.read_set(data)))
     if source != "drawn" and _fetched(lambda: mnist.fetch_set("fashion", data), "Fashion-MNIST", must=False):

@@ -15,13 +15,10 @@ def draw_curves(file: Path, history: list[dict[str, Any]], *, title: str, note: 
     plt = pyplot()
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), dpi=120, layout="constrained")
     _curve(left, history, "loss", "Loss (log scale)", "{:.3f}")
-    left.set_yscale("log")
-    left.yaxis.set_major_formatter("{x:g}")
-    left.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
+    log_scale(left)
     _curve(right, history, "acc", "Accuracy", "{:.2%}")
     right.yaxis.set_major_formatter(plt.matplotlib.ticker.PercentFormatter(1.0))
-    figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
-    figure.supxlabel(note, x=0.01, ha="left", fontsize=9, color=QUIET)
+    name(figure, title, note)
     save(plt, figure, file)
 
 
@@ -40,23 +37,22 @@ def draw_sheet(
         right = label == answer
         axis.set_title(f"{answer}" if right else f"{answer} not {label}", fontsize=8, pad=2,
                        color=QUIET if right else WRONG, fontweight="normal" if right else "bold")  # fmt: skip
-    figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
-    figure.supxlabel(note, x=0.01, ha="left", fontsize=9, color=QUIET)
+    name(figure, title, note)
     save(plt, figure, file)
 
 
-def _curve(axis: Any, history: list[dict[str, Any]], name: str, title: str, form: str) -> None:
+def _curve(axis: Any, history: list[dict[str, Any]], measure: str, title: str, form: str) -> None:
     epochs = [entry["epoch"] for entry in history]
     marker = "o" if len(epochs) < 30 else None
-    for key, color, label in ((name, TRAIN, "training"), ("val_" + name, VALIDATION, "validation")):
+    lines = ((measure, TRAIN, "training"), (f"val_{measure}", VALIDATION, "validation"))
+    for key, colour, label in lines:
         values = [entry[key] for entry in history]
         last = f"{label}, last {form.format(values[-1])}"
-        axis.plot(epochs, values, color=color, linewidth=2, label=last, marker=marker, markersize=4)
+        axis.plot(epochs, values, color=colour, linewidth=2, label=last, marker=marker, markersize=4)
     axis.set_title(title, loc="left", fontsize=11)
     axis.set_xlabel("epoch")
     axis.xaxis.get_major_locator().set_params(integer=True)
-    axis.grid(alpha=0.25, which="both")
-    axis.spines[["top", "right"]].set_visible(False)
+    plain(axis, which="both")
     axis.legend(frameon=False, fontsize=9)
 
 
@@ -68,6 +64,25 @@ def pyplot() -> Any:
     import matplotlib.pyplot as plt
 
     return plt
+
+
+def name(figure: Any, title: str, note: str) -> None:
+    """What the figure shows, above it, and on which data, below."""
+    figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
+    figure.supxlabel(note, x=0.01, ha="left", fontsize=9, color=QUIET)
+
+
+def plain(axis: Any, *, which: str = "major") -> None:
+    """A pale grid (at "major" ticks or at "both" kinds), and lines at the left and below only."""
+    axis.grid(alpha=0.25, which=which)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def log_scale(axis: Any, *, minor: str = "25") -> None:
+    """A log scale upward with plain numbers: at the powers of ten, and where `minor` has the first digit."""
+    axis.set_yscale("log")
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in minor else "")
 
 
 def save(plt: Any, figure: Any, file: Path) -> None:

@@ -1,9 +1,10 @@
 """Readers of two published image formats, each refusing a file that is not what it claims to be.
 
-- MAT ("format 2" of Street View House Numbers, 32x32 digits): X is 32x32x3xN uint8, y is Nx1 with labels
-  1 to 10, where 10 stands for the digit 0.
-- IDX (MNIST): a big-endian header (two zero bytes, type 8 = uint8, number of dimensions, each size), then the
-  bytes; also gzipped.
+- MAT ("format 2" of Street View House Numbers, 32x32 digits, http://ufldl.stanford.edu/housenumbers; the
+  container is MathWorks' "MAT-File Format", level 5): X is 32x32x3xN uint8, y is Nx1 with labels 1 to 10,
+  where 10 stands for the digit 0.
+- IDX (MNIST, http://yann.lecun.com/exdb/mnist): a big-endian header (two zero bytes, type 8 = uint8, number
+  of dimensions, each size), then the bytes; also gzipped.
 """
 
 from __future__ import annotations
@@ -96,9 +97,8 @@ def _inflate(element: memoryview) -> bytes:
     kind, size = struct.unpack("<II", head)
     if kind != MATRIX or size > MOST_BYTES:
         raise ValueError(f"an element of type {kind} and {size} bytes, expected an array")
-    body = stream.decompress(
-        stream.unconsumed_tail, size + 1
-    )  # one more: the end and its checksum are reached
+    # One byte more than announced, so that the end of the stream and its checksum are reached.
+    body = stream.decompress(stream.unconsumed_tail, size + 1)
     if len(body) != size or not stream.eof:
         raise ValueError(f"an array of {size} bytes announced, another length found")
     return body

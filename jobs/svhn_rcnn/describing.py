@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 
 import digits
 import rcnn
@@ -43,7 +44,9 @@ def count_images(dataset: str, limit: int) -> tuple[int, int]:
     return sum(sizes) - evaluated, evaluated
 
 
-def _stepper(args: argparse.Namespace, model: torch.nn.Module, device: torch.device, precision: torch.dtype):
+def _stepper(
+    args: argparse.Namespace, model: torch.nn.Module, device: torch.device, precision: torch.dtype
+) -> Callable[[int], None]:
     """Training.train_batch on images that were made up."""
     model = model.to(device, memory_format=torch.channels_last).train()
     optimiser = torch.optim.Adam(model.parameters(), lr=args.lr)

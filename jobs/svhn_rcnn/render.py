@@ -11,12 +11,14 @@ The same seed gives the same files.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+Uniform = Callable[..., torch.Tensor]  # (low, high, *shape): one draw for each image
 VERSION = 1  # of the pictures that this file draws: count up when they change, cached files carry it
 SEED = 2017
 # Images per digit 0..9 in SVHN's train_32x32.mat; they sum to 73,257.
@@ -115,7 +117,7 @@ def _strip(atlas: torch.Tensor, digits: torch.Tensor, random: torch.Generator) -
     return torch.cat(cells, dim=2)[:, None]
 
 
-def _place(strip: torch.Tensor, uniform, hard: float) -> torch.Tensor:
+def _place(strip: torch.Tensor, uniform: Uniform, hard: float) -> torch.Tensor:
     """Scale, turn, slant and shift, drawn at twice the size and averaged down against jagged edges."""
     n = len(strip)
     height = uniform(15, 29, 1)[:, 0]  # of the digit, in pixels of the image
@@ -133,7 +135,7 @@ def _place(strip: torch.Tensor, uniform, hard: float) -> torch.Tensor:
     return F.avg_pool2d(F.grid_sample(strip, grid, align_corners=False), 2).clamp(0, 1)
 
 
-def _colours(uniform, hard: float) -> tuple[torch.Tensor, torch.Tensor]:
+def _colours(uniform: Uniform, hard: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Weakly saturated paper and ink, n x 3 x 1 x 1; their contrast is log-uniform and of either sign."""
     contrast = torch.exp(uniform(math.log(0.2 / max(hard, 0.3)), math.log(0.75)))
     sign = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0)
@@ -143,20 +145,20 @@ def _colours(uniform, hard: float) -> tuple[torch.Tensor, torch.Tensor]:
     return paper, colour
 
 
-def _texture(uniform, hard: float) -> torch.Tensor:
+def _texture(uniform: Uniform, hard: float) -> torch.Tensor:
     """A wall: low-frequency unevenness and one soft edge."""
     uneven = F.interpolate(uniform(-1, 1, 3, 5, 5), size=(SIDE, SIDE), mode="bilinear", align_corners=False)
     edge = torch.sigmoid(6 * (_ramp(uniform) - uniform(-1, 1)))
     return hard * (uniform(0, 0.12) * uneven + uniform(-0.12, 0.12) * edge)
 
 
-def _occlusion(uniform, hard: float) -> torch.Tensor:
+def _occlusion(uniform: Uniform, hard: float) -> torch.Tensor:
     """For one image in eight a soft bar that hides a part of the digit."""
     there = (uniform(0, 1) < 0.125 * hard).float()
     return there * torch.exp(-(((_ramp(uniform) - uniform(-0.5, 0.5)) / 0.1) ** 2))
 
 
-def _ramp(uniform) -> torch.Tensor:
+def _ramp(uniform: Uniform) -> torch.Tensor:
     """A slope from about -1 to 1 over the image in a direction of its own, n x 1 x 32 x 32."""
     direction = uniform(0, 2 * math.pi)
     line = torch.linspace(-1, 1, SIDE)

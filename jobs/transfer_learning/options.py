@@ -71,6 +71,7 @@ def parse_arms(text: str, net: str, side: int) -> list[Arm]:
 
 
 def parse(argv: list[str] | None, text: str) -> argparse.Namespace:
+    """The settings of a run; argv None: of this program. Ends it with 2 where they make no sense."""
     parser = arguments.begin(text, PRESETS)
     data = parser.add_argument_group("images").add_argument
     data("--dataset", choices=sets.NAMES, default="auto", help="auto: emoji if they can be had, else shapes")

@@ -32,7 +32,7 @@ def draw_finder(file: Path, curves: dict[str, tuple[float, list[list[float]]]], 
     axis.set_ylim(0, highest)
     _plain(axis, "learning rate", "Loss, running mean")
     axis.legend(frameon=False, fontsize=9, title="the rate taken (dot)", title_fontsize=9, alignment="left")
-    _headed(figure, "Learning-rate finder", note)
+    plots.name(figure, "Learning-rate finder", note)
     plots.save(plt, figure, file)
 
 
@@ -54,9 +54,7 @@ def draw_curves(file: Path, history: list[dict[str, Any]], images: ImageSet, *, 
         left.plot(epochs, [entry["val_loss"] for entry in cells[cell]], linewidth=2.2, **style)
         scores = [entry["val_score"] for entry in cells[cell]]
         right.plot(epochs, scores, linewidth=2.2, label=f"{arm}, last {scores[-1]:.3f}", **style)
-    left.set_yscale("log")
-    left.yaxis.set_major_formatter("{x:g}")
-    left.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
+    plots.log_scale(left)
     _plain(left, "epoch", "Loss (log scale), thin: training, strong: validation")
     _plain(right, "epoch", "Validation accuracy" if images.classes else "Validation R²")
     if images.classes:
@@ -67,7 +65,7 @@ def draw_curves(file: Path, history: list[dict[str, Any]], images: ImageSet, *, 
         axis.xaxis.get_major_locator().set_params(integer=True)
     right.legend(frameon=False, fontsize=9, loc="best")
     of_which = next(iter(first.values())).split(" ", 1)[1].replace(" seed", ", seed")
-    _headed(figure, f"Training with {of_which}", note)
+    plots.name(figure, f"Training with {of_which}", note)
     plots.save(plt, figure, file)
 
 
@@ -78,9 +76,8 @@ def draw_sizes(
     plt = plots.pyplot()
     figure, axis = plt.subplots(figsize=(8, 4.6), dpi=120, layout="constrained")
     for number, ((arm, values), colour) in enumerate(zip(spans.items(), COLOURS)):  # noqa: B905  Python 3.9
-        places = np.array(sizes) * 1.02 ** (
-            number - len(spans) / 2
-        )  # side by side, so that no bar hides another
+        aside = 1.02 ** (number - len(spans) / 2)  # so that no bar hides another
+        places = np.array(sizes) * aside
         means, halves = np.array(values).T
         axis.errorbar(places, means, np.nan_to_num(halves), color=colour, linewidth=2, capsize=4, marker="o",
                       markersize=5, label=arm)  # fmt: skip
@@ -93,7 +90,7 @@ def draw_sizes(
         low, high = axis.get_ylim()
         axis.set_ylim(max(low, 0.0), min(high, 1.0))
     axis.legend(frameon=False, fontsize=9)
-    _headed(figure, "When does a pretrained network pay?", f"{note}\nbars: 95 % intervals over the seeds")
+    plots.name(figure, "When does a pretrained network pay?", f"{note}\nbars: 95 % intervals over the seeds")
     plots.save(plt, figure, file)
 
 
@@ -123,7 +120,7 @@ def draw_confusion(file: Path, images: ImageSet, arm: Arm, test: Scores, *, note
     axis.set_ylabel("true class (images of it in the test set)", fontsize=9)
     axis.spines[:].set_visible(False)
     axis.tick_params(length=0)
-    _headed(figure, f"{arm}: {test.score:.1%} of the test images are right", _wrapped(note))
+    plots.name(figure, f"{arm}: {test.score:.1%} of the test images are right", _wrapped(note))
     plots.save(plt, figure, file)
 
 
@@ -170,7 +167,7 @@ def draw_scores(file: Path, images: ImageSet, arm: Arm, test: Scores, *, note: s
         panel.axis("off")
     right.suptitle("above: the largest errors, below: the smallest", fontsize=9, color=QUIET)
     title = f"{arm}: R² {test.score:.3f}, mean error {test.error:.3f} on {len(part):,} test images"
-    _headed(figure, title, note)
+    plots.name(figure, title, note)
     plots.save(plt, figure, file)
 
 
@@ -192,7 +189,7 @@ def _sheet(
             axis.text(0.5, -0.04, _short(answer), **below)
             if truth:
                 axis.text(0.5, -0.32, _short(truth), color=WRONG, fontweight="bold", **below)
-    _headed(figure, title, f"\n{note}")  # an empty line below the captions
+    plots.name(figure, title, f"\n{note}")  # an empty line below the captions
     plots.save(plt, figure, file)
 
 
@@ -208,13 +205,7 @@ def _short(text: str) -> str:
 def _plain(axis: Any, x: str, title: str) -> None:
     axis.set_xlabel(x)
     axis.set_title(title, loc="left", fontsize=11)
-    axis.grid(alpha=0.25)
-    axis.spines[["top", "right"]].set_visible(False)
-
-
-def _headed(figure: Any, title: str, note: str) -> None:
-    figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
-    figure.supxlabel(note, x=0.01, ha="left", fontsize=9, color=QUIET)
+    plots.plain(axis)
 
 
 def _wrapped(note: str) -> str:

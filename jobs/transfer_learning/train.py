@@ -12,6 +12,7 @@ import math
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ class Run:
         images = sets.load(args.dataset, folders.data, folder=args.images, split_by=by)
         self.images = images.limited(args.limit)
         self.cells = self.list_cells(arms)
-        self.about = self.describe()
+        self.about = self.gather_about()
         self.frame.refuse_others(about=[self.about["data"], self.about["weights"]])
         self.reports: dict[str, Any] = {}  # which tensors of the weights file were copied, by arm
         self.features: dict[Arm, torch.Tensor] = {}  # of frozen stages, once for all cells of an arm
@@ -131,12 +132,11 @@ class Run:
             return options.parse_rate(self.args.lr)
         if str(arm) not in self.rates:
             batch = min(self.args.batch, len(learner.picks))
-            make = lambda: learner.optimiser(self.args.weight_decay, self.args.rate_decay)  # noqa: E731
-            rate, curve = finder.find(learner, make, batch)
+            make_optimiser = partial(learner.optimiser, self.args.weight_decay, self.args.rate_decay)
+            rate, curve = finder.find(learner, make_optimiser, batch)
             self.rates[str(arm)] = rate
             self.curves[str(arm)] = [list(point) for point in curve]
             say(f"finder   {arm}: rate {rate:.2g}")
-            torch.manual_seed(self.args.seed)
         return self.rates[str(arm)]
 
     def end(self, cell: Cell, training: Training) -> None:
@@ -219,7 +219,7 @@ class Run:
         arm = max(means, key=lambda name: means[name])
         return {"arm": arm, "test_score": means[arm]}
 
-    def describe(self) -> dict[str, Any]:
+    def gather_about(self) -> dict[str, Any]:
         """What the numbers were measured on: stands on top of metrics.jsonl and in summary.json."""
         return {
             "data": self.images.described(),

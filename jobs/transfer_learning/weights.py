@@ -50,7 +50,7 @@ class Report:
 
 
 def find_lite0() -> Path:
-    """The file in the installed package, checked against its published sum."""
+    """The file in the installed package, checked to be that of version 0.1.0. Raises WeightsError."""
     try:
         files = importlib.metadata.files(LITE0_PACKAGE) or []
     except importlib.metadata.PackageNotFoundError:
