@@ -285,9 +285,5 @@ def test_a_machine_has_the_disk_that_was_asked_for(cloud: Cloud) -> None:
     assert disk_of(cloud, machine)["sku"]["name"] == "Premium_LRS"
     cloud.calls()
     with pytest.raises(Refused, match="no premium"):
-        cloud.launch(
-            "old",
-            offer=replace(ON_DEMAND, type="Standard_NC6"),
-            options=LaunchOptions(disk_type="Premium_LRS"),
-        )
+        cloud.launch("old", offer=old, options=LaunchOptions(disk_type="Premium_LRS"))
     assert not [operation for operation in cloud.calls() if operation.endswith("/write")]

@@ -98,7 +98,7 @@ def test_the_identity_is_not_looked_up(cloud: Cloud, monkeypatch: pytest.MonkeyP
 
     def send(transport: Any, request: Any, **more: Any) -> Any:
         if "/roleAssignments/" in request.url:
-            sent.append(json.loads(request.content)["properties"]["principalType"])
+            sent.append(json.loads(request.body)["properties"]["principalType"])
         return really(transport, request, **more)
 
     monkeypatch.setattr(RequestsTransport, "send", send)

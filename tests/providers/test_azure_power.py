@@ -95,6 +95,22 @@ def test_the_mark_waits_for_what_is_under_way(cloud: Cloud) -> None:
         cloud.provider().set_guard(machine, Guard(issued_at=datetime.now(UTC), idle_minutes=7))
 
 
+def test_a_change_that_fails_later_is_told(cloud: Cloud) -> None:
+    machine = cloud.launch_running(offer=ON_DEMAND)
+    cloud.double.fault(WRITE, "InternalExecutionError", late=True)
+    with pytest.raises(ProviderError, match="InternalExecutionError"):
+        cloud.provider().set_guard(machine, Guard(issued_at=datetime.now(UTC), idle_minutes=7))
+
+
+def test_a_machine_that_starts_takes_a_new_policy(cloud: Cloud) -> None:
+    machine = stopped(cloud, offer=ON_DEMAND)
+    cloud.delay(starting_s=30.0)
+    cloud.provider().start(machine)
+    cloud.provider().set_guard(machine, Guard(issued_at=datetime.now(UTC), idle_minutes=7))
+    [seen] = cloud.provider().list_machines()
+    assert (seen.state, seen.idle_minutes) == (MachineState.PENDING, 7)
+
+
 def test_what_is_gone_is_neither_stopped_nor_started(cloud: Cloud) -> None:
     machine = cloud.launch_running(offer=ON_DEMAND)
     cloud.delay(deleting_s=0.5)

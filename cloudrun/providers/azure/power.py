@@ -14,12 +14,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from azure.core.exceptions import HttpResponseError
+from azure.core.rest import HttpRequest
 
 from cloudrun.errors import NoCapacity, NotFound
 from cloudrun.models import Guard, Machine, MachineState
 from cloudrun.providers import tags as t
-from cloudrun.providers.azure.arm import USUAL_WAIT_S, Begun, Body, begin, settled, shown_or_none, state_of
-from cloudrun.providers.azure.errors import codes_of, mapped
+from cloudrun.providers.azure.arm import DONE, USUAL_WAIT_S, Begun, Body, begin, shown_or_none, state_of
+from cloudrun.providers.azure.errors import codes_of, error_for, mapped
 from cloudrun.providers.azure.parts import parts_of_id
 from cloudrun.providers.azure.session import Session
 
@@ -28,6 +29,7 @@ RESIZING = "cloudrun-resizing"  # the GB of a disk for which the machine is off;
 POWER, FAILED = "PowerState/", "ProvisioningState/failed/"  # beginnings of the codes of an instance view
 DEALLOCATED, DEALLOCATING = "deallocated", "deallocating"
 ON = ("running", "starting")
+ENDED_BADLY = ("Failed", "Canceled")  # statuses of an operation
 GOING = "Deleting"  # provisioning state
 # A change of tags meets an operation that is still under way, e.g. a start: 409 with one of these.
 BUSY = ("Conflict", "AnotherOperationInProgress", "RetryableError")
@@ -141,14 +143,7 @@ def change_tags(session: Session, machine: Machine, seen: Look, changes: Tags) -
     parts, machines = parts_of_id(machine.id), session.compute.virtual_machines
     change = {"tags": wanted}
     begun = _once_free(session, lambda: begin(machines.begin_update, parts.group, parts.stem, change))
-    settled(
-        session,
-        session.compute,
-        begun,
-        lambda: look(session, machine).body,
-        region=machine.region,
-        what="tag",
-    )
+    _await_end(session, machine, begun)
 
 
 def look_again_s(session: Session) -> float:
@@ -170,6 +165,23 @@ def _once_free(session: Session, change: Callable[[], Begun]) -> Begun:
             if not has_code(error, BUSY) or time.monotonic() > give_up_at:
                 raise
         time.sleep(look_again_s(session))
+
+
+def _await_end(session: Session, machine: Machine, begun: Begun) -> None:
+    """Until Azure is done with the change of the tags. The machine's own state would not tell: it may be
+    starting meanwhile."""
+    give_up_at, wait_s = time.monotonic() + BUSY_FOR_S, 0.0
+    while begun.ask and time.monotonic() < give_up_at:
+        time.sleep(wait_s)
+        answer = session.compute.send_request(HttpRequest("GET", begun.ask))
+        answer.raise_for_status()
+        told: Body = answer.json()
+        if told["status"] == DONE:
+            return
+        if told["status"] in ENDED_BADLY:
+            why = told.get("error") or {}
+            raise error_for(why.get("code", ""), why.get("message", ""), region=machine.region, what="tag")
+        wait_s = min(begun.after_s, session.settings.poll_s)
 
 
 def _body(session: Session, machine: Machine) -> Body | None:
