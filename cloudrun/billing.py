@@ -48,8 +48,8 @@ def billed_seconds(provider: str, market: Market, opened_at: datetime, closed_at
 
 
 def disk_seconds(provider: str, opened_at: datetime, closed_at: datetime) -> int:
-    """The seconds for which a disk is billed: every second begun, also while its machine is off, and the least
-    that its provider states (AWS: 60 s since 2017-10-02)."""
+    """The seconds for which a disk is billed: every second begun, also while its machine is off, but no fewer
+    than its provider states (AWS: 60 s since 2017-10-02)."""
     rule = disk_rule(provider)
     return max(exact_seconds(opened_at, closed_at), (rule.minimum_s or 0) if rule else 0)
 

@@ -17,6 +17,7 @@ from cloudrun.store import Store
 from cloudrun.words import nearest
 
 if TYPE_CHECKING:
+    from cloudrun.bills import Imported
     from cloudrun.comparing import Alternative, Speed, Work
     from cloudrun.models import Stack
     from cloudrun.ownpc import OwnPc
@@ -102,15 +103,33 @@ class MoneyVerbs:
         return Comparison(work, base.hours_from, tuple(found))
 
     def cost_report(
-        self, *, by: str = "month", since: date | None = None, limit: int | None = None
+        self,
+        *,
+        by: str = "month",
+        since: date | None = None,
+        limit: int | None = None,
+        rates: Mapping[str, Decimal] | None = None,
     ) -> CostReport:
-        """What was spent, and what still costs. The time does not depend on how many charges there are.
-        Raises UsageError for a key that there is not."""
+        """What was spent, and what still costs, and what imported bills say of it. The time does not depend
+        on how many charges there are. Raises UsageError for a key that there is not."""
+        from cloudrun.bills import billed_sums
         from cloudrun.report import BY, make_report
 
         if by not in BY:
             raise UsageError(f"there is no report by {by!r}", hint=nearest(by, BY))
-        return make_report(self.store, by=by, since=since, limit=limit, now=datetime.now(UTC))
+        billed = billed_sums(self.store, by, rates or self.settings.rates, since=since)
+        now = datetime.now(UTC)
+        return make_report(self.store, by=by, since=since, limit=limit, now=now, billed=billed)
+
+    def import_bills(
+        self, paths: Sequence[Path], *, rates: Mapping[str, Decimal] | None = None
+    ) -> list[Imported]:
+        """Keep what bills of providers say of our machines, and lay it beside the ledger; one answer a
+        provider. Idempotent. Raises UsageError for what is no bill, and then nothing is kept."""
+        from cloudrun.bills import import_bills
+
+        rates = rates or self.settings.rates
+        return import_bills(self.store, paths, rates=rates, now=datetime.now(UTC))
 
     def cost_series(self, *, by: str, since: date | None = None) -> list[tuple[date, str, Decimal]]:
         """(day, key, USD) in order; by: provider, type, market, project or job. Days are UTC's."""

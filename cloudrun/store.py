@@ -1,8 +1,8 @@
 """The store: one SQLite file with runs, attempts, stages, machines and charges.
 
 Many processes use it at once and any of them may be killed at any point. Every method is one
-transaction: whole or not at all. It blocks while others write (milliseconds). Only this
-file and its neighbours (store_file, store_schema, store_rows, store_charges) know SQL.
+transaction: whole or not at all. It blocks while others write (milliseconds). Only this file and its
+neighbours (store_file, store_schema, store_rows, store_charges, store_bills) know SQL.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 from cloudrun.errors import Ambiguous, NotFound, Refused
 from cloudrun.models import FINAL_RUN_STATES, Attempt, Charge, Machine, Run, RunState, Stage
 from cloudrun.names import numbered, shortened
+from cloudrun.store_bills import BillStore
 from cloudrun.store_charges import ChargeStore, add_lines, lines_of
 from cloudrun.store_file import ADOPT_HINT
 from cloudrun.store_rows import (
@@ -38,7 +39,7 @@ _ACTIVE = ", ".join(f"'{state}'" for state in RunState if state not in FINAL_RUN
 _NEWEST_FIRST = "ORDER BY submitted_at DESC, seq DESC"
 
 
-class Store(ChargeStore):
+class Store(ChargeStore, BillStore):
     """The records of one home folder. Opened on first use; may be shared by threads.
 
     All methods raise ConfigError, with the way out as hint, when the file cannot be used.

@@ -30,7 +30,7 @@ LAYERS = (
     "follow carry rent charging capacity attempts context",
     "provision remote.transfer remote.process remote.agentlink",
     "comparing measured report bills bill_formats",
-    "target jobs stacks offers bundle outputs ledger billing store store_charges shares runfiles",
+    "target jobs stacks offers bundle outputs ledger billing store store_bills store_charges shares runfiles",
     "store_file store_rows store_schema manifest ignore leaks hashing tomlfile catalog"
     " providers.aws providers.azure sim",
     "providers",
@@ -62,6 +62,7 @@ HOMES = {
     "numpy": (),
     "paramiko": ("cloudrun.remote.ssh", "cloudrun.remote.hostkey"),
     "jsonschema": ("cloudrun.sim",),
+    "pyarrow": ("cloudrun.bill_formats",),
     "pydantic": ("cloudrun.jobs", "cloudrun.stacks"),
     "rich": ("cloudrun.cli",),
     "torch": (),

@@ -13,7 +13,14 @@ cost = LazyGroup(
         "Commands": (
             Entry("report", "cloudrun.cli.cost_report:report", "Show what was spent, and what still costs."),
             Entry("compare", "cloudrun.cli.cost_compare:compare", "Show what the same work costs elsewhere."),
+            Entry(
+                "import", "cloudrun.cli.cost_import:import_bill", "Lay a provider's bill beside the ledger."
+            ),
         )
     },
-    examples=("cloudrun cost report --by month", "cloudrun cost compare --hours 45 --gpu K80"),
+    examples=(
+        "cloudrun cost report --by month",
+        "cloudrun cost compare --hours 45 --gpu K80",
+        "cloudrun cost import cur-2026-11-00001.csv.gz",
+    ),
 )

@@ -62,7 +62,7 @@ def report(
     client = open_client()
     money = read_money(client.settings, currency, rate_pairs)
     every = as_json or as_csv
-    found = client.cost_report(by=by, since=_since(since), limit=None if every else limit)
+    found = client.cost_report(by=by, since=_since(since), limit=None if every else limit, rates=money.rates)
     if html:
         _write_page(_page(client, found, money), html)
     if as_json:
@@ -195,8 +195,8 @@ def _page(client: Client, found: CostReport, money: Money) -> str:
 
     pages = Pages(
         asked=found,
-        months=client.cost_report(by="month", since=found.since),
-        machines=client.cost_report(by="machine", since=found.since, limit=SHOWN_BARS),
+        months=client.cost_report(by="month", since=found.since, rates=money.rates),
+        machines=client.cost_report(by="machine", since=found.since, limit=SHOWN_BARS, rates=money.rates),
         days=client.cost_series(by="type", since=found.since),
     )
     return make_page(pages, money)
