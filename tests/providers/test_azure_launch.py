@@ -405,6 +405,18 @@ def test_a_machine_that_fails_late_is_a_refusal_too(
     assert not (cloud.settings.keys_dir / "t4").exists()
 
 
+def test_a_repeated_launch_that_meets_a_failed_machine_is_refused(cloud: Cloud) -> None:
+    cloud.double.fault(VM, lose_answer=True)
+    cloud.double.set_capacity(TYPE, REGION, "spot", 0)
+    with pytest.raises(ConnectionLost):
+        cloud.launch()
+    until(cloud.double.instances, lambda found: found[0]["state"] == "failed")
+    with pytest.raises(NoCapacity, match=TYPE):
+        cloud.launch()
+    assert not (cloud.settings.keys_dir / "t4").exists()
+    cloud.until_empty()
+
+
 def test_refusals_are_named(cloud: Cloud) -> None:
     cloud.double.set_capacity(TYPE, REGION, "spot", 0)
     cloud.double.set_quota(REGION, "lowPriorityCores", 0)

@@ -70,18 +70,17 @@ def launch(session: Session, spec: LaunchSpec) -> Machine:
         known = None
     if known and known.machines:
         return describe(session, known.machines[0])
-    if known and (found := _found_again(session, spec)):
-        return _keep(session, spec, folder, known, found)
+    vm = _found_again(session, spec) if known else None
     if known is None:
         known = _prepare(session, spec, folder)
     try:
-        vm = _make(session, spec, known)
+        vm = vm or _make(session, spec, known)
+        return _keep(session, spec, folder, known, vm)
     except ConnectionLost as loss:
         raise _not_known(spec, loss) from loss
     except CloudrunError:
         _take_back(session, spec, folder)
         raise
-    return _keep(session, spec, folder, known, vm)
 
 
 def on_preempt_of(spec: LaunchSpec) -> OnPreempt | None:
