@@ -163,7 +163,8 @@ def azure_rows() -> list[dict[str, str]]:
     tags = '"cloudrun": "1","cloudrun-name": "street"'
     return [
         azure_row("03/04/2026", VM, "Virtual Machines", "12", Tags=tags),
-        azure_row("03/04/2026", DISK.upper(), "Storage", "0.25", MeterSubCategory="Standard SSD Managed Disks", UnitOfMeasure="1/Month", Quantity="0.03"),
+        azure_row("03/04/2026", DISK.upper(), "Storage", "0.25",
+                  MeterSubCategory="Standard SSD Managed Disks", UnitOfMeasure="1/Month", Quantity="0.03"),
         azure_row("03/04/2026", ADDRESS, "Virtual Network", "0.12",
                   MeterSubCategory="IP Addresses", MeterName="Standard IPv4 Static Public IP"),
         azure_row("03/04/2026", "/subscriptions/1111/somebody/else", "Bandwidth", "1"),
