@@ -91,7 +91,7 @@ def test_a_preset_nobody_ran_gives_its_limit(cli: Call) -> None:
         (("--hours", "1", "--own-pc", "watts=350"), "needs watts and tariff"),
         (("--hours", "1", "--own-pc", "watts=x,tariff=1"), "no number of watts"),
         (("--hours", "1", "--own-pc", "watts=1,tariff=1,lifetime=0"), "no time"),
-        (("--hours", "1", "--own-pc", "watts=1,tariff=28XXX"), "no rate from USD to XXX"),
+        (("--hours", "1", "--own-pc", "watts=1,tariff=28XTS"), "no rate from USD to XTS"),
         (("--hours", "1", "--own-pc", "colour=red"), "does not know"),
         (("--hours", "1", "--rate", "JPY=-3"), "no rate"),
         (("--hours", "1", "--currency", "EUR"), "no rate from USD to EUR"),

@@ -194,7 +194,7 @@ def test_it_fits_the_screen(cli: Call, spent: Store, monkeypatch: pytest.MonkeyP
         (("--by", "colour"), "colour"),
         (("--json", "--csv"), "both"),
         (("--html", "/nowhere/at/all.html"), "No such file"),
-        (("--currency", "XXX"), "no rate"),
+        (("--currency", "XTS"), "no rate"),
     ],
 )
 def test_what_cannot_be_done_is_said(cli: Call, words: tuple[str, ...], said: str) -> None:
