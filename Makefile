@@ -5,7 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 PYTHONS := $(PYTHON) python3.11 python3.12 python3.13 python3.14 python3
-PYTEST_ARGS ?=
+# Two tests at a time: half of them wait for processes of their own. A file stays together.
+PYTEST_ARGS ?= --numprocesses 2 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint bench wheel constraints clean

@@ -261,11 +261,14 @@ class MachineVerbs:
 
         return machines.terminate(self.context(), [self.machine(name) for name in names])
 
-    def resize_disk(self, name: str, *, disk_gb: int) -> Machine:
-        """Make a machine's disk bigger, and its file system with it (blocking). Idempotent."""
+    def resize_disk(self, name: str, *, disk_gb: int, disk: str = "") -> Machine:
+        """Make a machine's disk bigger, and its file system with it (blocking). Idempotent.
+
+        `disk` names another one that is attached to it; what is on that one is yours to grow.
+        """
         from cloudrun import machines
 
-        return machines.resize_disk(self.context(), self.machine(name), disk_gb)
+        return machines.resize_disk(self.context(), self.machine(name), disk_gb, disk)
 
     def extend(self, name: str, *, hours: float) -> Machine:
         """Move the machine's deadline; its own guard is told."""

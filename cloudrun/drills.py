@@ -23,7 +23,7 @@ from cloudrun.client import Client
 from cloudrun.errors import MachineError
 from cloudrun.events import Event, Note
 from cloudrun.models import LaunchOptions, Machine, Market, OnPreempt, Run, RunState
-from cloudrun.sim.record import SimRecord
+from cloudrun.sim.record import ENDED, SimRecord
 
 TYPE = "p2.xlarge"
 EPOCH_BEFORE_MISHAP = 8
@@ -191,7 +191,7 @@ def _money(client: Client, run: Run) -> Story:
 
 
 def _nothing_left(record: SimRecord) -> Fact:
-    left = [each["id"] for each in record.instances() if each["state"] not in ("terminated", "stopped")]
+    left = [each["id"] for each in record.instances() if each["state"] not in (*ENDED, "stopped")]
     return Fact("machines left running there", str(len(left)), ok=not left)
 
 

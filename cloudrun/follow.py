@@ -66,6 +66,8 @@ def end_of(ctx: Context, run: Run, attempt: Attempt, status: process.ProcessStat
         )
     if status.reason == "preempted":
         raise Preempted(f"{attempt.machine} is being taken back by {attempt.offer.provider}")
+    if ctx.store.find_run(run.id).started_at is None and status.started_at is not None:
+        ctx.store.update_run(run.id, started_at=status.started_at)  # over before anybody saw it run
     outcome = OUTCOME_OF.get(status.reason) or (
         Outcome.SUCCEEDED if status.exit_code == 0 else Outcome.FAILED
     )
@@ -104,11 +106,12 @@ def stop_process(ctx: Context, run: Run, attempt: Attempt) -> Attempt:
 def _reconnect(ctx: Context, machine: Machine, loss: CloudrunError) -> tuple[Machine, Shell]:
     """The way back, as soon as there is one. A machine that is gone raises what it is gone for."""
     give_up_at = time.monotonic() + RECONNECT_FOR_S
-    wait_s = 0.1
+    wait_s, started = 0.1, False
     while True:
         machine = rent.wake(ctx, machine)
-        if rent.is_evicted(machine):
-            machine = _start_evicted(ctx, machine)
+        if rent.is_evicted(machine) or rent.failed_start(machine):
+            machine = _start_evicted(ctx, machine, again=started)
+            started = True
             give_up_at = time.monotonic() + RECONNECT_FOR_S
         rent.refuse_ended(machine)
         if rent.is_paused(machine):
@@ -141,20 +144,26 @@ def _await_comeback(ctx: Context, machine: Machine) -> Machine:
     return machine
 
 
-def _start_evicted(ctx: Context, machine: Machine) -> Machine:
+def _start_evicted(ctx: Context, machine: Machine, *, again: bool) -> Machine:
     """Its provider took the machine and kept its disk: it is asked to start it again (blocking, hours).
 
-    A machine of the run's own is asked for once: without capacity there, the run goes on elsewhere.
+    A machine of the run's own is asked for once: without capacity there, the run goes on elsewhere. `again`:
+    it was started, and taken once more before it answered.
     """
+    if machine.run_owned and again:
+        raise Preempted(f"{machine.provider} has no room for {machine.name} now")
     ctx.on_event(Note(f"{machine.provider} took {machine.name} and kept its disk; starting it again"))
     for rounds in itertools.count():
+        while dict(machine.detail).get("state") == "stopping":
+            time.sleep(rent.first_wait_s(ctx, machine))
+            machine = rent.refresh(ctx, machine)
+        if not (rent.is_evicted(machine) or rent.failed_start(machine)):
+            return machine  # somebody else has started it, or ended it
         try:
             return rent.start_again(ctx, machine)
         except REFUSALS as refusal:
             if machine.run_owned:
-                raise Preempted(
-                    f"{machine.provider} took {machine.name} back: {refusal.message}"
-                ) from refusal
+                raise Preempted(f"{machine.name} was taken back: {refusal.message}") from refusal
             wait_for_capacity(ctx, rounds)
     raise AssertionError  # the rounds do not end
 

@@ -150,10 +150,11 @@ def attachable(ctx: Context) -> Attachable:
     return provider
 
 
-def resize_disk(ctx: Context, machine: Machine, disk_gb: int) -> Machine:
+def resize_disk(ctx: Context, machine: Machine, disk_gb: int, disk: str = "") -> Machine:
     """Make the machine's disk bigger, and its file system with it (blocking). Idempotent.
 
-    Raises Refused for a smaller one and for a provider that cannot do it.
+    `disk` names one that was attached to it: what is on that one is its owner's to grow. Raises Refused for a
+    smaller one, for a provider that cannot do it, and while a run goes on that it would interrupt.
     """
     provider = ctx.provider(machine.provider)
     if not isinstance(provider, ResizableDisk):
@@ -162,24 +163,57 @@ def resize_disk(ctx: Context, machine: Machine, disk_gb: int) -> Machine:
             hint="make room on it: cloudrun ssh " + machine.name,
         )
     machine = rent.refresh(ctx, machine)
-    rent.refuse_ended(machine)
-    if disk_gb < machine.disk_gb:
+    if "resizing" not in dict(machine.detail):  # such a one is off because an earlier try was killed
+        rent.refuse_ended(machine)
+    if not disk and disk_gb < machine.disk_gb:
         raise Refused(
             f"{machine.name} has {machine.disk_gb} GB, and a disk cannot be made smaller",
             hint="launch another machine with --disk-gb",
         )
-    provider.resize_disk(machine, disk_gb)
-    if disk_gb > machine.disk_gb:
-        charging.change_disk(ctx, machine, disk_gb, now())
-        machine = ctx.store.update_machine(machine.name, disk_gb=disk_gb)
+    if not provider.grows_while_on:
+        _refuse_busy(ctx, machine)
+    before_gb = machine.disk_gb
+    provider.resize_disk(machine, disk_gb, disk)
+    if not disk:
+        machine = _bill_disk(ctx, machine, disk_gb)
+    try:
+        _await_disk(ctx, machine, disk_gb, disk)
+    except (ProviderError, Refused):
+        if not disk:
+            _bill_disk(ctx, machine, before_gb)
+        raise
+    machine, shell = rent.await_ready(ctx, machine)
+    if machine.market is not Market.OWN:
+        charging.open_running(ctx, machine, now())  # it may have been off meanwhile
+    with closing(shell):
+        if not disk:
+            grow_disk(shell)
+    return machine
+
+
+def _bill_disk(ctx: Context, machine: Machine, disk_gb: int) -> Machine:
+    if disk_gb == machine.disk_gb:
+        return machine
+    charging.change_disk(ctx, machine, disk_gb, now())
+    return ctx.store.update_machine(machine.name, disk_gb=disk_gb)
+
+
+def _await_disk(ctx: Context, machine: Machine, disk_gb: int, disk: str) -> None:
+    provider = ctx.provider(machine.provider)
+    assert isinstance(provider, ResizableDisk)  # noqa: S101  # the caller asked
     wait_s = rent.KNOCK_S
-    while not provider.disk_ready(machine, disk_gb):
+    while not provider.disk_ready(machine, disk_gb, disk):
         time.sleep(wait_s)
         wait_s = min(wait_s * 1.5, ctx.settings.poll_s)
-    machine, shell = rent.await_ready(ctx, machine)
-    with closing(shell):
-        grow_disk(shell)
-    return machine
+
+
+def _refuse_busy(ctx: Context, machine: Machine) -> None:
+    active = ctx.store.list_runs(machine=machine.name, active=True)
+    if active:
+        raise Refused(
+            f"{machine.name} goes off and on while its disk grows, and {active[0].id} runs there",
+            hint=f"wait for it, or: cloudrun cancel {active[0].id}",
+        )
 
 
 def terminate(ctx: Context, machines: Sequence[Machine]) -> list[Machine]:
@@ -203,10 +237,11 @@ def terminate(ctx: Context, machines: Sequence[Machine]) -> list[Machine]:
 def _tidy(ctx: Context, ended: Sequence[Machine]) -> None:
     """With the last machine goes what all shared (security groups). A provider lets that go only when the
     machine is off for good: that is waited for; an interrupted wait leaves it to the next time."""
-    for name in dict.fromkeys(machine.provider for machine in ended if machine.market is not Market.OWN):
+    rented = [machine for machine in ended if machine.id and machine.market is not Market.OWN]
+    for name in dict.fromkeys(machine.provider for machine in rented):
         if any(machine.provider == name for machine in ctx.store.list_machines()):
             continue
-        last = next(machine for machine in reversed(ended) if machine.provider == name)
+        last = next(machine for machine in reversed(rented) if machine.provider == name)
         provider = ctx.provider(name)
         give_up_at = time.monotonic() + TIDY_S
         while dict(provider.describe(last).detail).get("state") == "shutting-down":

@@ -24,6 +24,7 @@ from cloudrun.errors import (
     Credentials,
     HostKeyMismatch,
     MachineError,
+    NoCapacity,
     Preempted,
     ProviderError,
     Refused,
@@ -137,6 +138,8 @@ def note_seen(ctx: Context, machine: Machine, seen: Machine) -> Machine:
     changed = {name: getattr(seen, name) for name in SEEN if getattr(seen, name) != getattr(machine, name)}
     if changed:
         machine = ctx.store.update_machine(machine.name, **changed)
+    if failed_start(machine):
+        charging.void_running(ctx, machine)
     if machine.state.gone or machine.state is MachineState.STOPPED:
         charging.close_ended(ctx, machine, machine.ended_at or now())
     return machine
@@ -283,6 +286,11 @@ def refuse_ended(machine: Machine) -> None:
         raise Preempted(f"{machine.provider} took {machine.name} back")
     if machine.state is MachineState.TERMINATED:
         raise MachineError(f"{machine.name} was terminated", hint="cloudrun machines list --all")
+    if failed_start(machine):
+        raise NoCapacity(
+            f"{machine.provider} could not start {machine.name}: {failed_start(machine)}",
+            hint=f"try again later: cloudrun machines start {machine.name}; or launch another",
+        )
     if is_evicted(machine):
         raise Preempted(f"{machine.provider} took {machine.name} back; its disk is kept")
     if machine.state is MachineState.HALTED:
@@ -305,6 +313,11 @@ def is_evicted(machine: Machine) -> bool:
     """Whether its provider took it and kept its disk, without a promise: it starts when it is told to, if
     there is capacity."""
     return machine.state is MachineState.STOPPED and dict(machine.detail).get("preempted") == "deallocate"
+
+
+def failed_start(machine: Machine) -> str:
+    """The code with which its provider gave up a start that it had accepted; "" for a machine without one."""
+    return dict(machine.detail).get("failure", "") if machine.state is MachineState.STOPPED else ""
 
 
 def let_go(ctx: Context, machine: Machine) -> Machine:

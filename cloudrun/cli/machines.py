@@ -157,23 +157,26 @@ def terminate(names: tuple[str, ...], every: bool, dry_run: bool, yes: bool, as_
 @click.command("resize-disk", cls=Verb, examples=("cloudrun machines resize-disk k80 200",))
 @machine_argument
 @click.argument("disk_gb", type=click.IntRange(1), metavar="GB")
+@click.option("--disk", default="", metavar="NAME", help="Azure: another disk that is attached to it.")
 @dry_run_option
 @yes_option
 @json_option
-def resize_disk(name: str, disk_gb: int, dry_run: bool, yes: bool, as_json: bool) -> None:
+def resize_disk(name: str, disk_gb: int, disk: str, dry_run: bool, yes: bool, as_json: bool) -> None:
     """Make a machine's disk bigger.
 
-    Its file system grows with it, while it runs where its provider can do that. A disk cannot be
-    made smaller, and the bigger one is billed until the machine is terminated.
+    Its file system grows with it; while it runs at AWS, at Azure it goes off and on for it. A disk
+    cannot be made smaller, and the bigger one is billed until the machine is terminated.
     """
     client = open_client()
     machine = client.machine(name)
-    before = f"{machine.disk_gb} GB" if machine.disk_gb else "its size of now"
-    render.say(f"grows the disk of {machine.name} from {before} to {disk_gb} GB")
+    before = f"{machine.disk_gb} GB" if machine.disk_gb and not disk else "its size of now"
+    render.say(
+        f"grows {f'the disk {disk}' if disk else 'the disk'} of {machine.name} from {before} to {disk_gb} GB"
+    )
     if dry_run:
         return
     confirm("Grow it?", yes=yes, harmless=True)
-    _tell(client, client.resize_disk(machine.name, disk_gb=disk_gb), as_json=as_json)
+    _tell(client, client.resize_disk(machine.name, disk_gb=disk_gb, disk=disk), as_json=as_json)
 
 
 @click.command(cls=Verb, examples=("cloudrun machines extend bench --hours 2",))

@@ -14,7 +14,7 @@ from cloudrun.cli.options import complete_machine, json_option, open_client, yes
 from cloudrun.cli.table import Column
 from cloudrun.config import load_settings
 from cloudrun.errors import NotFound, Refused, UsageError
-from cloudrun.sim.record import AWS, AZURE, SimRecord, find_sim, the_sim
+from cloudrun.sim.record import AWS, AZURE, ENDED, SimRecord, find_sim, the_sim
 
 COLUMNS = (
     Column("INSTANCE", 3),
@@ -94,7 +94,7 @@ def env(as_json: bool) -> None:
 def status(every: bool, as_json: bool) -> None:
     """Show what runs there, as the cloud itself knows it."""
     record = the_sim(_folder())
-    found = [each for each in record.instances() if every or each["state"] != "terminated"]
+    found = [each for each in record.instances() if every or each["state"] not in ENDED]
     if as_json:
         render.as_json({**_shape(record), "instances": found})
         return
@@ -167,7 +167,7 @@ def _refuse_real_keys(*, yes: bool) -> None:
 
 def _find_instance(record: SimRecord, name: str) -> tuple[str, str]:
     """Cloud and id of the instance that a machine is: by our own records, else by the clouds' tags."""
-    instances = [each for each in record.instances() if each["state"] != "terminated"]
+    instances = [each for each in record.instances() if each["state"] not in ENDED]
     clouds = {each["id"]: each["cloud"] for each in instances}
     if name in clouds:
         return clouds[name], name

@@ -109,14 +109,20 @@ class Batch(Protocol):
 
 @runtime_checkable
 class ResizableDisk(Protocol):
-    """Disks that grow. The file system on them is grown by a provisioning step, over SSH."""
+    """Disks that grow. The file system on them is grown by a provisioning step, over SSH.
 
-    def resize_disk(self, machine: Machine, disk_gb: int) -> None:
+    `disk` names one that was attached beside the machine's own, which is "".
+    """
+
+    grows_while_on: bool  # False: the machine goes off and on again meanwhile
+
+    def resize_disk(self, machine: Machine, disk_gb: int, disk: str = "") -> None:
         """Ask for it and return at once; nothing happens when it has that size. Raises Refused for less."""
         ...
 
-    def disk_ready(self, machine: Machine, disk_gb: int) -> bool:
-        """Whether the machine can use that size by now."""
+    def disk_ready(self, machine: Machine, disk_gb: int, disk: str = "") -> bool:
+        """Whether the machine can use that size by now. Takes the next step where that takes several; raises
+        what the provider says where it refuses one of them."""
         ...
 
 

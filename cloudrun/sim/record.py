@@ -29,6 +29,7 @@ CLEARED = (
     "AZURE_FEDERATED_TOKEN_FILE",
 )
 AWS, AZURE = CLOUDS = ("aws", "azure")
+ENDED = ("terminated", "deleted")  # AWS's and Azure's word for a machine that is no more
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,12 @@ class SimRecord:
 
     def _call(self, cloud: str, name: str, body: bytes | None) -> Any:
         url = f"{self.url if cloud == AWS else self.azure_url}/_sim/{name}"
-        request = urllib.request.Request(url, data=body, method="GET" if body is None else "POST")  # noqa: S310
+        request = urllib.request.Request(  # noqa: S310  # loopback
+            url,
+            data=body,
+            method="GET" if body is None else "POST",
+            headers={"Content-Type": "application/json"},
+        )
         handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
         if cloud == AZURE:
             authority = ssl.create_default_context(cafile=self.azure.get("REQUESTS_CA_BUNDLE"))

@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "road"))  # for its makers of jobs
 
-from rented_help import RentedCloud
+from rented_help import RentedCloud, wait_for
 
 from cloudrun.client import Client
 from cloudrun.config import load_settings
@@ -48,9 +48,9 @@ def cloud(
     yield rehearsal
     rehearsal.calm()
     sweeper = Client(load_settings())
-    sweeper.adopt(provider="aws")
+    sweeper.adopt()
     sweeper.terminate(*(machine.name for machine in sweeper.store.list_machines()))
-    assert rehearsal.live() == [], "a test left machines behind that nobody knows"
+    wait_for(lambda: rehearsal.live() == [])  # a test left machines behind that nobody knows
     if not answers.is_dir() and cache.is_dir():
         shutil.copytree(cache, answers)
 

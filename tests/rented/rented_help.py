@@ -11,9 +11,10 @@ from typing import Any
 from cloudrun.assets import jobs_dir
 from cloudrun.client import Client
 from cloudrun.models import LaunchOptions, Market, OnPreempt, Run
-from cloudrun.sim.record import SimRecord
+from cloudrun.sim.record import AWS, AZURE, CLOUDS, ENDED, SimRecord
 
 TYPE = "p2.xlarge"
+AZURE_TYPE = "Standard_NC4as_T4_v3"
 DRILL = jobs_dir() / "drill"
 ONE_TIME = LaunchOptions(on_preempt=OnPreempt.TERMINATE)
 
@@ -27,14 +28,17 @@ class RentedCloud:
 
     def live(self) -> list[str]:
         """What is not ending: it is billed, or its disk is."""
-        ending = ("shutting-down", "terminated")
-        return [each["id"] for each in self.record.ask("instances") if each["state"] not in ending]
+        ending = ("shutting-down", *ENDED)
+        return [each["id"] for each in self.record.instances() if each["state"] not in ending]
 
     def state(self, instance: str) -> str:
-        return {each["id"]: str(each["state"]) for each in self.record.ask("instances")}[instance]
+        """Its cloud's word for it; "" for one that its cloud knows no more."""
+        states = {each["id"]: str(each["state"]) for each in self.record.instances()}
+        return states.get(instance, "")
 
     def preempt(self, instance: str, notice_s: float, action: str | None = None) -> None:
-        self.record.tell("preempt", instance_id=instance, notice_s=notice_s, action=action)
+        cloud = AZURE if instance.startswith("/subscriptions/") else AWS
+        self.record.tell("preempt", cloud, instance_id=instance, notice_s=notice_s, action=action)
 
     def fill(self, zone: str, market: str = "spot") -> None:
         """No machine is free there, until `calm`."""
@@ -47,15 +51,16 @@ class RentedCloud:
 
     def calm(self) -> None:
         """As it was: no faults, capacity everywhere."""
-        self.record.tell("clear-faults")
-        self.record.tell("forget-calls")
+        for cloud in CLOUDS:
+            self.record.tell("clear-faults", cloud)
+            self.record.tell("forget-calls", cloud)
         for zone, market in self._full:
             self.record.tell("set-capacity", type=TYPE, zone=zone, market=market, count=None)
         self._full.clear()
 
 
-def submit_drill(client: Client, *, epochs: int = 40, **asked: Any) -> Run:
-    plan = client.plan(DRILL, type=TYPE, market=Market.SPOT, args=("--epochs", str(epochs)), **asked)
+def submit_drill(client: Client, *, epochs: int = 40, type: str = TYPE, **asked: Any) -> Run:
+    plan = client.plan(DRILL, type=type, market=Market.SPOT, args=("--epochs", str(epochs)), **asked)
     return client.submit(plan, detach=True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -59,8 +60,8 @@ def test_what_ended_here_and_not_there_is_ended_there(
 
 
 def test_a_machine_that_nobody_guards_gets_its_guard_again(client: Client, machine: Machine) -> None:
-    with client.reach(machine.name) as shell:
-        shell.run("pkill -9 -f [a]gent-.*guard", check=False)
+    with closing(client.reach(machine.name)) as shell:
+        shell.run("pkill -9 -f [a]gent-.*boot", check=False)
     [found] = items(client, "machine")
     assert found.cure is Cure.GUARD
     assert [refusal for _, refusal in client.fix([found])] == [""]

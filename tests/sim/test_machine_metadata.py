@@ -117,5 +117,5 @@ def test_a_closed_one_leaves_no_thread_waiting(imds: Imds) -> None:
     server = MetadataServer(listener, imds.respond)
     server.close()
     server.close()
-    assert threading.active_count() == before
+    assert threading.active_count() <= before  # one of an earlier test may have ended meanwhile
     assert listener.fileno() == -1

@@ -17,6 +17,7 @@ from datetime import datetime
 from decimal import Decimal
 
 from cloudrun.config import Settings
+from cloudrun.errors import Refused
 from cloudrun.models import Guard, LaunchSpec, Machine, Market, Offer, Stack
 from cloudrun.providers.aws import disks, images, instances, launch, leftovers, network, offers, power, prices
 from cloudrun.providers.aws.addresses import with_address
@@ -28,6 +29,7 @@ class AwsProvider:
     """Six verbs, Stoppable, SelfRelease, Batch, ResizableDisk, SpotHistory, Firewalled and Leftovers."""
 
     name = instances.PROVIDER
+    grows_while_on = True
 
     def __init__(self, settings: Settings) -> None:
         self._session = Session(settings)
@@ -92,10 +94,12 @@ class AwsProvider:
 
     # --- ResizableDisk, SpotHistory, Firewalled, Leftovers ---
 
-    def resize_disk(self, machine: Machine, disk_gb: int) -> None:
+    def resize_disk(self, machine: Machine, disk_gb: int, disk: str = "") -> None:
+        if disk:
+            raise Refused("only the disk that a machine boots from grows from here", hint="leave --disk out")
         disks.resize_disk(self._session, machine, disk_gb)
 
-    def disk_ready(self, machine: Machine, disk_gb: int) -> bool:
+    def disk_ready(self, machine: Machine, disk_gb: int, disk: str = "") -> bool:  # noqa: ARG002  # its own
         return disks.disk_ready(self._session, machine, disk_gb)
 
     def spot_prices(

@@ -36,6 +36,7 @@ class AzureProvider:
     """Six verbs, Stoppable, SelfRelease, ResizableDisk, Firewalled and Leftovers."""
 
     name = instances.PROVIDER
+    grows_while_on = False
 
     def __init__(self, settings: Settings) -> None:
         require_sdk()
@@ -88,11 +89,11 @@ class AzureProvider:
 
     # --- ResizableDisk, Firewalled, Leftovers ---
 
-    def resize_disk(self, machine: Machine, disk_gb: int) -> None:
-        disks.resize_disk(self._session, machine, disk_gb)
+    def resize_disk(self, machine: Machine, disk_gb: int, disk: str = "") -> None:
+        disks.resize_disk(self._session, machine, disk_gb, disk=disk)
 
-    def disk_ready(self, machine: Machine, disk_gb: int) -> bool:
-        return disks.disk_ready(self._session, machine, disk_gb)
+    def disk_ready(self, machine: Machine, disk_gb: int, disk: str = "") -> bool:
+        return disks.disk_ready(self._session, machine, disk_gb, disk=disk)
 
     def open_access(self, machine: Machine) -> None:
         network.open_access(self._session, machine)

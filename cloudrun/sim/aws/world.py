@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 from cloudrun.models import Market
 from cloudrun.sim.aws.backend import Backend
-from cloudrun.sim.aws.clock import Timers
 from cloudrun.sim.aws.faults import Faults
 from cloudrun.sim.aws.prices import SpotPrices
 from cloudrun.sim.aws.quotas import Quotas, quota_code
 from cloudrun.sim.aws.wire import Form
 from cloudrun.sim.capacity import Capacity
+from cloudrun.sim.clock import Timers
 from cloudrun.sim.spec import SimMachine
 
 if TYPE_CHECKING:
