@@ -17,7 +17,7 @@ from cloudrun.client import Client
 from cloudrun.models import RunState
 
 
-def wait_for(condition: Callable[[], object], *, within_s: float = 60) -> None:
+def wait_for(condition: Callable[[], object], *, within_s: float = 120) -> None:
     """Until the condition holds; other processes are awaited here, which set no event of ours."""
     give_up_at = time.monotonic() + within_s
     while not condition():
