@@ -22,6 +22,7 @@ from shared.stop import Stop
 
 STOP = Stop()  # before torch is imported, which takes seconds: SIGTERM counts from the first moment on
 # ruff: noqa: E402
+import describing
 import finder
 import numpy as np
 import options
@@ -50,8 +51,6 @@ class Cell:
 def main() -> int:
     args = options.parse(None, __doc__.splitlines()[0])
     if vars(args).pop("describe"):
-        import describing
-
         describing.report(args)
         return 0
     try:

@@ -45,8 +45,6 @@ def test_smoke_preset_and_its_resume(start_job: StartJob, run_job: RunJob, tmp_p
 
 def test_more_images_than_there_are_is_refused(run_job: RunJob) -> None:
     code, said = run_job("--preset", "smoke", "--sizes", "100", "700", train=TRAIN)
-    assert (code, "700 images of mnist are wanted, 480 are there" in said, "Traceback" in said) == (
-        1,
-        True,
-        False,
-    )
+    assert code == 1
+    assert "700 images of mnist are wanted, 480 are there" in said
+    assert "Traceback" not in said

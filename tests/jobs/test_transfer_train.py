@@ -157,7 +157,7 @@ def test_describe_prints_what_the_first_arm_takes(run_job: RunJob) -> None:
     assert described["model"]["parameters"] == sum(
         p.numel() for p in job.options.BUILDERS["small"](6).parameters()
     )
-    assert described["asked"]["samples"] == 300
+    assert (described["asked"]["samples"], described["asked"]["evaluated"]) == (300, 150)  # as --limit says
 
 
 def result(arm: str, images: int, seed: int, score: float) -> dict[str, object]:
