@@ -265,7 +265,7 @@ def _add(found: Sides, machine: str, what: str, amount: Decimal, hours: Decimal 
 def _why(ours: Mapping[str, Side], billed: Mapping[str, Side], *, unknown: bool) -> list[str]:
     """The known reasons of a difference."""
     if not billed:
-        return ["not on the bill: is the tag cloudrun-name active for cost allocation?"]
+        return ["not on the bill for these days"]
     if not ours:
         return ["not in our ledger for these days"]
     reasons = ["a price of ours was unknown"] if unknown else []
@@ -281,7 +281,8 @@ def _why_of(what: str, ours: Side, billed: Side) -> list[str]:
     if abs(ours.usd - billed.usd) < SAME_USD:
         return []
     if not billed.usd:
-        return [f"no {what} on the bill's lines of it"]
+        tag = "" if what == "compute" else ": is the tag cloudrun-name active for cost allocation?"
+        return [f"no {what} on the bill{tag}"]
     if not ours.usd:
         return [f"no {what} in our ledger"]
     if what != "compute" or not ours.hours or not billed.hours:

@@ -229,10 +229,22 @@ def test_the_reasons_of_a_difference(store: Store, tmp_path: Path) -> None:
     )  # fmt: skip
     assert found == {
         "longer": ("2.00 h billed, 1.00 h counted",),
-        "absent": ("not on the bill: is the tag cloudrun-name active for cost allocation?",),
+        "absent": ("not on the bill for these days",),
         "extra": ("not in our ledger for these days",),
         "unknown": ("a price of ours was unknown", "no compute in our ledger"),
         "taxed": ("tax 0.04 USD, which we do not count",),
+    }
+
+
+def test_a_disk_that_is_not_on_the_bill_asks_for_the_tag(bench: Store, tmp_path: Path) -> None:
+    hours = [
+        cur_row(START, "SpotUsage:p2.xlarge", "0.4", lineItem__ResourceId="i-0abc", lineItem__UsageAmount=2)
+    ]
+    assert reasons(bench, tmp_path, *hours) == {
+        "bench": (
+            "no disk on the bill: is the tag cloudrun-name active for cost allocation?",
+            "no address on the bill: is the tag cloudrun-name active for cost allocation?",
+        )
     }
 
 
