@@ -103,9 +103,9 @@ def test_another_price_is_converted_at_the_rate_and_marked(cli: Cli) -> None:
 
 @pytest.mark.usefixtures("nobody")
 def test_a_currency_without_a_rate(cli: Cli) -> None:
-    said = cli("offers", "p2.xlarge", "--currency", "XXX")
+    said = cli("offers", "p2.xlarge", "--currency", "XTS")
     assert said.code == 2
-    assert "CLOUDRUN_RATE_USD_XXX" in said.err
+    assert "CLOUDRUN_RATE_USD_XTS" in said.err
 
 
 @pytest.mark.usefixtures("nobody")

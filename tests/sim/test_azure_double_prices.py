@@ -83,7 +83,7 @@ def test_another_currency_is_the_dollar_times_a_rate(account: Subscription) -> N
     }
     assert ratios == {150.0}
     with pytest.raises(HTTPError, match="400"):
-        ask(account, of(TYPE), currencyCode="XXX")
+        ask(account, of(TYPE), currencyCode="XTS")
 
 
 def test_pages_are_walked_by_their_links(account: Subscription) -> None:
