@@ -19,6 +19,7 @@ from cloudrun.errors import ConfigError
 DEFAULT_RATES = {"USD": Decimal(1), "JPY": Decimal(110)}  # 110 JPY: the rate of the 2017 reports
 
 LEAST_RATE, MOST_RATE = Decimal("1e-9"), Decimal("1e9")  # past these it is a slip, and sums lose their cents
+MOST_BUDGET_USD = Decimal(10) ** 9  # a month; past this it is a slip
 RATE_PREFIX = "CLOUDRUN_RATE_USD_"
 FILE_KEYS = (
     "ssh_port",
@@ -30,8 +31,10 @@ FILE_KEYS = (
     "address_url",
     "azure_endpoint",
     "azure_prices_url",
+    "budget",
 )
 ADDRESS_URL = "https://checkip.amazonaws.com"  # AWS's own answer to "what is my address": plain text
+_TABLES = ("rates", "budget")  # settings that hold several values
 AZURE_ENDPOINT = "https://management.azure.com"
 AZURE_PRICES_URL = "https://prices.azure.com/api/retail/prices"  # open to everybody, no account needed
 
@@ -50,6 +53,7 @@ class Settings:
     address_url: str = ADDRESS_URL  # tells this computer's public address, which firewalls let in
     azure_endpoint: str = AZURE_ENDPOINT  # Azure Resource Manager
     azure_prices_url: str = AZURE_PRICES_URL
+    budgets: Mapping[str, Decimal] = field(default_factory=dict)  # USD a month: by project, "" = in all
     sim: Path | None = None  # folder of the rehearsal cloud that this process talks to; None = the real ones
 
     @property
@@ -115,8 +119,43 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         address_url=_text(sources, "address_url", ADDRESS_URL),
         azure_endpoint=_text(sources, "azure_endpoint", AZURE_ENDPOINT).rstrip("/"),
         azure_prices_url=_text(sources, "azure_prices_url", AZURE_PRICES_URL),
+        budgets=_budgets(sources),
         sim=_absolute(environ["CLOUDRUN_SIM"], "CLOUDRUN_SIM") if environ.get("CLOUDRUN_SIM") else None,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting as it holds now. source: default, file or environment; place: the file or the variable."""
+
+    name: str
+    value: str
+    source: str
+    place: str = ""
+
+
+def explain_settings(environ: Mapping[str, str] | None = None) -> list[Setting]:
+    """Every setting with where it comes from, in the order of the documentation. Raises ConfigError."""
+    environ = os.environ if environ is None else environ
+    settings = load_settings(environ)
+    file = settings.home / "config.toml"
+    sources = _Sources(environ, file, _read_file(file))
+    home = ("environment", "CLOUDRUN_HOME") if environ.get("CLOUDRUN_HOME") else ("default", "")
+    found = [Setting("home", str(settings.home), *home)]
+    for key in FILE_KEYS:
+        if key not in _TABLES:
+            value = getattr(settings, key)
+            found.append(Setting(key, "" if value is None else str(value), *sources.origin(key)))
+    found += [
+        Setting(f"rates.{code}", str(rate), *_rate_origin(sources, code))
+        for code, rate in settings.rates.items()
+    ]
+    found += [
+        Setting(f"budget.projects.{project}" if project else "budget.month", str(amount), "file", str(file))
+        for project, amount in settings.budgets.items()
+    ]
+    sim = ("environment", "CLOUDRUN_SIM") if settings.sim else ("default", "")
+    return [*found, Setting("sim", str(settings.sim or ""), *sim)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +172,13 @@ class _Sources:
         if self.environ.get(variable):
             return self.environ[variable], variable
         return self.stored.get(key, default), f"{self.file}: {key}"
+
+    def origin(self, key: str) -> tuple[str, str]:
+        """What kind of source the value comes from, and its name."""
+        variable = "CLOUDRUN_" + key.upper()
+        if self.environ.get(variable):
+            return "environment", variable
+        return ("file", str(self.file)) if key in self.stored else ("default", "")
 
 
 def _home(environ: Mapping[str, str]) -> Path:
@@ -224,3 +270,39 @@ def _rate(value: str, place: str) -> Decimal:
     if not rate.is_finite() or not LEAST_RATE <= rate <= MOST_RATE:
         raise ConfigError(f"{place} is {value!r}", hint="use a positive number, e.g. 150")
     return rate
+
+
+def _rate_origin(sources: _Sources, code: str) -> tuple[str, str]:
+    if sources.environ.get(RATE_PREFIX + code):
+        return "environment", RATE_PREFIX + code
+    table = sources.stored.get("rates", {})
+    stored = isinstance(table, Mapping) and code in {str(name).upper() for name in table}
+    return ("file", str(sources.file)) if stored else ("default", "")
+
+
+def _budgets(sources: _Sources) -> dict[str, Decimal]:
+    """[budget] month = "50", and [budget.projects] svhn = "20": US dollars a month (UTC)."""
+    table = sources.stored.get("budget", {})
+    projects = table.get("projects", {}) if isinstance(table, Mapping) else None
+    if (
+        not isinstance(table, Mapping)
+        or not isinstance(projects, Mapping)
+        or set(table) - {"month", "projects"}
+    ):
+        hint = "cloudrun config budget --month 50 writes it; remove it from the file first"
+        raise ConfigError(f"{sources.file}: budget is {table!r}", hint=hint)
+    found = {"": table["month"]} if "month" in table else {}
+    return {
+        project: _dollars(value, f"{sources.file}: budget{f'.projects.{project}' if project else '.month'}")
+        for project, value in {**found, **projects}.items()
+    }
+
+
+def _dollars(value: object, place: str) -> Decimal:
+    try:
+        amount = Decimal("NaN" if isinstance(value, bool) else str(value))
+    except InvalidOperation:
+        amount = Decimal("NaN")
+    if not amount.is_finite() or not 0 < amount <= MOST_BUDGET_USD:
+        raise ConfigError(f"{place} is {value!r}", hint="use a positive amount of US dollars, e.g. 50")
+    return amount
