@@ -67,7 +67,7 @@ def _state(machine: Machine) -> Finding:
         if rent.is_paused(machine):
             detail, hint = f"stopped by {machine.provider} until there is capacity", "wait, or terminate it"
         elif rent.is_evicted(machine):
-            detail = f"taken by {machine.provider}, which kept its disk and bills that"
+            detail = f"switched off by {machine.provider} or by its own guard; its disk is billed"
             hint = f"cloudrun machines start {machine.name}"
         else:
             detail, hint = "stopped; its disk is billed", f"cloudrun machines start {machine.name}"
