@@ -20,6 +20,7 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING
 
+from cloudrun.client_clean import CleanVerbs
 from cloudrun.client_machines import NO_SECRETS, MachineVerbs
 from cloudrun.client_money import MoneyVerbs
 from cloudrun.config import Settings, load_settings
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S = 20.0
 
 
-class Client(MachineVerbs, MoneyVerbs):
+class Client(MachineVerbs, MoneyVerbs, CleanVerbs):
     """One user's cloudrun: settings, store, and everything that can be done with them."""
 
     def __init__(self, settings: Settings | None = None) -> None:
@@ -153,6 +154,9 @@ class Client(MachineVerbs, MoneyVerbs):
 
         ctx = self.context(on_event=on_event, secrets=secrets)
         found = self.run(run)
+        if not self.files(found.id).record.exists():
+            hint = "cloudrun clean --undo, or submit the job again"
+            raise Refused(f"{found.id} was cleaned away: nothing is left to go on from", hint=hint)
         with self.files(found.id).walking() as hold:
             if not hold:
                 raise Refused(f"{found.id} is still going on", hint=f"cloudrun attach {found.id}")

@@ -23,14 +23,15 @@ ROOT = Path(__file__).resolve().parents[1]
 # never in a circle. A name stands for the module and all below it; the longest name that fits counts.
 LAYERS = (
     "__main__ cli supervisor drills",
-    "client client_machines client_money",
+    "client client_clean client_machines client_money",
     "supervise",
     "audit",
     "plan execute adopt machines describing estimate doctor",
     "follow carry rent charging capacity attempts context",
     "provision remote.transfer remote.process remote.agentlink",
     "comparing measured report bills bill_formats",
-    "target jobs stacks offers bundle outputs ledger billing store store_bills store_charges shares runfiles",
+    "target jobs stacks offers bundle outputs ledger billing store store_bills store_charges shares runfiles"
+    " cleaning codestore store_clean trash",
     "store_file store_rows store_schema manifest ignore leaks hashing tomlfile catalog"
     " providers.aws providers.azure sim",
     "providers",

@@ -30,6 +30,10 @@ SECTIONS: dict[str, tuple[Entry, ...]] = {
         Entry("outputs", "cloudrun.cli.outputs:outputs", "List, fetch and open what runs wrote."),
         Entry("offers", "cloudrun.cli.offers:offers", "Show what can be rented, cheapest first."),
     ),
+    "Clear up": (
+        Entry("clean", "cloudrun.cli.clean:clean", "Get rid of what finished runs left on this computer."),
+        Entry("pin", "cloudrun.cli.clean:pin", "Keep a run from every clean-up."),
+    ),
     "Money": (Entry("cost", "cloudrun.cli.cost:cost", "Show what was spent, compare prices, read bills."),),
     "Machines": (
         Entry("launch", "cloudrun.cli.launch:launch", "Rent a machine that stays until its guard ends it."),

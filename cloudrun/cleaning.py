@@ -1,0 +1,279 @@
+"""Clean-up of what runs left at home: what would go, and its way into the trash.
+
+`plan_cleanup` chooses by one query over the store and one walk over the folders that it chose; it changes
+nothing. `clean` moves what was chosen, run by run, each by one rename under the run's own lock, and looks
+at the store again under that lock. So it may be killed at any point and run again. Three things
+never go, whatever is asked for: anything of a run that goes on, anything of a pinned run, and the checkpoint
+with which a run that ended too early can be restarted, with its record and code.
+
+What goes are files. A run's line in the store, its metric and its cost stay.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from cloudrun.codestore import CodeStore
+from cloudrun.config import Settings
+from cloudrun.errors import NotFound, UsageError
+from cloudrun.models import RunState
+from cloudrun.runfiles import RunFiles
+from cloudrun.store_clean import RunIndex, RunRow
+from cloudrun.store_rows import time_text
+from cloudrun.trash import Batch, Trash, measure
+from cloudrun.words import nearest
+
+UNFINISHED = frozenset({RunState.FAILED, RunState.TIMED_OUT, RunState.LOST})  # `restart` can go on with them
+LOCKED_AT_ONCE = 100  # each is an open file; a process may have 256 on macOS
+PIN = "pinned"  # an empty file in the run's folder: it outlives the store
+OUTPUTS, CHECKPOINT, MANIFEST = "outputs", "outputs/checkpoint", "bundle.json"
+
+OnBytes = Callable[[int, int], None]
+
+
+class Part(StrEnum):
+    """A part of what a run left, to clean away that alone."""
+
+    CHECKPOINTS = "checkpoints"
+    OUTPUTS = "outputs"
+    CODE = "code"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which runs to clean, and what of them. Empty: all of every run that has ended.
+
+    keep_last and keep_best hold back, of each job, the newest runs and the best one, out of those that
+    job, project, states and older_than choose.
+    """
+
+    project: str = ""
+    job: str = ""
+    states: frozenset[RunState] = frozenset()
+    older_than: timedelta | None = None
+    keep_last: int = 0
+    keep_best: str = ""  # a metric's name
+    larger_than_bytes: int = 0
+    only: Part | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Going:
+    """One run's share: paths below its folder ("" is all of it), and how much that is."""
+
+    run: RunRow
+    paths: tuple[str, ...]
+    size_bytes: int
+    files: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cleanup:
+    """What would go, the largest first, and how many runs stay for which reason."""
+
+    choice: Choice
+    runs: tuple[Going, ...]
+    code: tuple[tuple[str, int], ...] = ()  # hash and bytes of kept code that no run will need
+    active: int = 0
+    pinned: int = 0
+    ranked: int = 0  # by keep_last and keep_best
+    resumable: int = 0  # with a checkpoint that stays
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(going.size_bytes for going in self.runs) + sum(size for _, size in self.code)
+
+
+@dataclass(frozen=True, slots=True)
+class Cleaned:
+    """What went; `skipped` are runs that changed, were pinned, or were in use meanwhile."""
+
+    runs: int = 0
+    size_bytes: int = 0
+    code: int = 0
+    skipped: int = 0
+
+
+def plan_cleanup(settings: Settings, choice: Choice, *, now: datetime) -> Cleanup:
+    """What a clean-up would take. Changes nothing. Raises UsageError for a metric that nothing reports."""
+    there = _folders(settings)  # before the query: a run that is recorded between is then seen as one
+    with RunIndex(settings.store_path) as index:
+        known = index.rows()
+    named = [row for row in known if row.id in there and _named(row, choice)]
+    chosen = [row for row in named if row.final and _timely(row, choice, now)]
+    best = _best(chosen, choice.keep_best)
+    kept = _newest(chosen, choice.keep_last) | best
+    found = [_look(settings, row, choice.only) for row in chosen if row.id not in kept]
+    going = [each for each in found if each.paths and _large(each, choice)]
+    code: Sequence[tuple[str, int]] = ()
+    if choice.only in (None, Part.CODE):
+        leaving = {each.run.id for each in going if each.paths in (("",), (MANIFEST,))}
+        code = CodeStore(settings).unneeded(known, leaving=leaving)
+    return Cleanup(
+        choice,
+        tuple(sorted(going, key=lambda each: -each.size_bytes)),
+        tuple(code),
+        active=sum(not row.final for row in named),
+        pinned=sum(is_pinned(settings, row.id) for row in chosen),
+        ranked=len(kept),
+        resumable=sum(_resumable(settings, row) for row in chosen),
+    )
+
+
+def clean(settings: Settings, cleanup: Cleanup, *, now: datetime, on_bytes: OnBytes) -> Cleaned:
+    """Move it into the trash (blocking; renames only). What changed since it was planned stays. Killed,
+    it has moved some of it and lost none; plan and clean again for the rest. Raises Refused while
+    another clean-up is at work."""
+    trash = Trash(settings.home)
+    with trash.working(), RunIndex(settings.store_path) as index:
+        batch = trash.begin(now)
+        runs = size = 0
+        for first in range(0, len(cleanup.runs), LOCKED_AT_ONCE):
+            some = cleanup.runs[first : first + LOCKED_AT_ONCE]
+            moved = _move(settings, index, some, batch)
+            runs += len(moved)
+            size += sum(going.size_bytes for going in moved)
+            on_bytes(size, cleanup.size_bytes)
+        code, code_bytes = CodeStore(settings).sweep(cleanup.code, index, batch)
+    size += code_bytes
+    on_bytes(size, size)
+    return Cleaned(runs, size, code, len(cleanup.runs) - runs)
+
+
+def is_pinned(settings: Settings, run_id: str) -> bool:
+    return os.path.lexists(f"{settings.runs_dir}/{run_id}/{PIN}")
+
+
+def pin(settings: Settings, run_id: str, *, pinned: bool) -> None:
+    """Keep all of a run from every clean-up, or no longer. Idempotent. Raises NotFound for a run of which
+    nothing is at home any more."""
+    file = RunFiles(settings, run_id).folder / PIN
+    if not pinned:
+        file.unlink(missing_ok=True)
+        return
+    try:
+        file.touch()
+    except FileNotFoundError as error:
+        raise NotFound(f"nothing of {run_id} is at home any more", hint="cloudrun clean --undo") from error
+
+
+def _folders(settings: Settings) -> set[str]:
+    try:
+        return {*os.listdir(settings.runs_dir)}  # noqa: PTH208  # a hundred thousand names
+    except FileNotFoundError:
+        return set()
+
+
+def _named(row: RunRow, choice: Choice) -> bool:
+    if choice.project and row.project != choice.project:
+        return False
+    return not choice.job or row.job == choice.job
+
+
+def _timely(row: RunRow, choice: Choice, now: datetime) -> bool:
+    if choice.states and row.state not in choice.states:
+        return False
+    return choice.older_than is None or row.since < time_text(now - choice.older_than)
+
+
+def _large(going: Going, choice: Choice) -> bool:
+    return not choice.larger_than_bytes or going.size_bytes > choice.larger_than_bytes
+
+
+def _newest(rows: Iterable[RunRow], count: int) -> set[str]:
+    """The newest of each job; the rows come newest first."""
+    seen: dict[tuple[str, str], int] = {}
+    kept = set()
+    for row in rows:
+        of_job = row.project, row.job
+        seen[of_job] = seen.get(of_job, 0) + 1
+        if seen[of_job] <= count:
+            kept.add(row.id)
+    return kept
+
+
+def _best(rows: Sequence[RunRow], metric: str) -> set[str]:
+    """The best of each job that reports the metric, by its direction; of equals the newest."""
+    if not metric or not rows:
+        return set()
+    best: dict[tuple[str, str], RunRow] = {}
+    for row in rows:
+        if row.metric_name != metric or row.metric_value is None:
+            continue
+        held = best.setdefault((row.project, row.job), row)
+        if _better(row, held):
+            best[row.project, row.job] = row
+    if not best:
+        reported = sorted({row.metric_name for row in rows if row.metric_name})
+        raise UsageError(
+            f"none of these runs has a value of {metric!r}, so no best one is known",
+            hint=nearest(metric, reported) or "they report no metric: leave --keep-best out",
+        )
+    return {row.id for row in best.values()}
+
+
+def _better(one: RunRow, other: RunRow) -> bool:
+    if one.metric_value is None or other.metric_value is None:
+        return False
+    if one.metric_direction == "min":
+        return one.metric_value < other.metric_value
+    return one.metric_value > other.metric_value
+
+
+def _look(settings: Settings, row: RunRow, only: Part | None) -> Going:
+    """What of the run goes, measured."""
+    folder = f"{settings.runs_dir}/{row.id}"
+    paths = [] if is_pinned(settings, row.id) else _paths(settings, row, only)
+    if paths == [""] and os.listdir(folder) in ([], ["lock"]):  # noqa: PTH208
+        paths = []  # the empty shell of a run that was cleaned before
+    size = files = 0
+    for path in paths:
+        more, many = measure(f"{folder}/{path}".removesuffix("/"))
+        size, files = size + more, files + many
+    return Going(row, tuple(paths), size, files)
+
+
+def _paths(settings: Settings, row: RunRow, only: Part | None) -> list[str]:
+    folder = f"{settings.runs_dir}/{row.id}"
+    if _resumable(settings, row):
+        if only in (None, Part.OUTPUTS):
+            names = os.listdir(f"{folder}/{OUTPUTS}")  # noqa: PTH208
+            return [path for name in sorted(names) if (path := f"{OUTPUTS}/{name}") != CHECKPOINT]
+        return []
+    if only is None:
+        return [""]
+    path = {Part.CHECKPOINTS: CHECKPOINT, Part.OUTPUTS: OUTPUTS, Part.CODE: MANIFEST}[only]
+    return [path] if os.path.lexists(f"{folder}/{path}") else []
+
+
+def _resumable(settings: Settings, row: RunRow) -> bool:
+    """Whether it ended before its time and can go on from a checkpoint that is at home."""
+    if not row.resume or row.state not in UNFINISHED:
+        return False
+    checkpoint = f"{settings.runs_dir}/{row.id}/{CHECKPOINT}"
+    try:
+        return bool(os.listdir(checkpoint))  # noqa: PTH208
+    except FileNotFoundError:
+        return False
+    except OSError:  # no folder, or one that cannot be read: not ours to judge
+        return True
+
+
+def _move(settings: Settings, index: RunIndex, some: Sequence[Going], batch: Batch) -> list[Going]:
+    """Take these into the trash, but for those that are walked, pinned or changed by now."""
+    with ExitStack() as held:
+        ours = [each for each in some if held.enter_context(RunFiles(settings, each.run.id).walking())]
+        same = index.unchanged([each.run for each in ours])
+        moved = []
+        for each in ours:
+            run_id = each.run.id
+            if run_id not in same or is_pinned(settings, run_id):
+                continue
+            if [batch.take(f"runs/{run_id}/{path}".removesuffix("/")) for path in each.paths].count(True):
+                moved.append(each)
+    return moved

@@ -1,0 +1,73 @@
+"""The verbs of housekeeping at home: pin, clean, undo."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from cloudrun.config import Settings
+from cloudrun.events import OnEvent, Progress, ignore
+from cloudrun.models import Run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cloudrun.cleaning import Choice, Cleaned, Cleanup
+
+
+class CleanVerbs:
+    """The part of Client that clears up. All raise Refused while another process does the same."""
+
+    settings: Settings
+
+    def run(self, name: str) -> Run:
+        raise NotImplementedError
+
+    def pin(self, run: str, *, pinned: bool = True) -> Run:
+        """Keep all of a run from every clean-up, or no longer. Idempotent."""
+        from cloudrun import cleaning
+
+        found = self.run(run)
+        cleaning.pin(self.settings, found.id, pinned=pinned)
+        return found
+
+    def plan_cleanup(self, choice: Choice) -> Cleanup:
+        """What a clean-up would take, measured. Changes nothing. Raises UsageError for an unknown metric."""
+        from cloudrun import cleaning
+
+        return cleaning.plan_cleanup(self.settings, choice, now=datetime.now(UTC))
+
+    def clean(self, cleanup: Cleanup, *, on_event: OnEvent | None = None) -> Cleaned:
+        """Move what was planned into the trash (blocking). Interrupted, plan and clean again."""
+        from cloudrun import cleaning
+
+        emit = on_event or ignore
+        return cleaning.clean(
+            self.settings,
+            cleanup,
+            now=datetime.now(UTC),
+            on_bytes=lambda done, total: emit(Progress("clean", done, total)),
+        )
+
+    def undo_clean(self) -> tuple[Path, list[str]]:
+        """Put back what the newest clean-up took; its folder, and the paths that something else has by now.
+        Raises NotFound with nothing to undo."""
+        from cloudrun.trash import Trash
+
+        trash = Trash(self.settings.home)
+        with trash.working():
+            return trash.put_back()
+
+    def trash_size(self) -> tuple[int, int]:
+        """Bytes and files in the trash."""
+        from cloudrun.trash import Trash
+
+        return Trash(self.settings.home).measure()
+
+    def empty_trash(self) -> None:
+        """Delete what is in the trash for good (blocking). Interrupted, call it again."""
+        from cloudrun.trash import Trash
+
+        trash = Trash(self.settings.home)
+        with trash.working():
+            trash.empty()
