@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "CLOUDRUN_"))}
+OURS = ("AWS_", "AZURE_", "CLOUDRUN_", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
+CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
 
 
 def cloudrun(*words: str, home: Path, **more: str) -> subprocess.CompletedProcess[str]:
@@ -40,9 +41,7 @@ def test_from_up_to_down(home: Path) -> None:
     assert json.loads(again.stdout)["pid"] == json.loads(up.stdout)["pid"]
     shown = cloudrun("sim", "env", home=home).stdout
     done = subprocess.run(["sh", "-c", shown + "env"], env=CLEAN, capture_output=True, text=True, check=True)
-    env = dict(
-        line.split("=", 1) for line in done.stdout.splitlines() if line.startswith(("AWS_", "CLOUDRUN_"))
-    )
+    env = dict(line.split("=", 1) for line in done.stdout.splitlines() if line.startswith(OURS))
     assert env == json.loads(cloudrun("sim", "env", "--json", home=home).stdout)
 
     inside = {name: value for name, value in env.items() if name != "CLOUDRUN_HOME"}

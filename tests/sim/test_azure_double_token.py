@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import certifi
 import pytest
-from arm_help import QUICK, SCOPE, Plain
+from arm_help import SCOPE, Plain
 from azure.core.exceptions import ClientAuthenticationError
 from azure.identity import ClientSecretCredential
 from azure.mgmt.resource.resources import ResourceManagementClient
+from quick_azure import QUICK
 
 from cloudrun.sim.azure import AzureDouble
 
@@ -34,6 +36,12 @@ def test_the_unmodified_client_logs_in_once(double: AzureDouble) -> None:
         assert groups.resource_groups.check_existence("one")
         assert not groups.resource_groups.check_existence("other")
     assert [call.status for call in double.calls()] == [201, 200, 204, 404]
+
+
+def test_who_trusts_the_double_trusts_the_world_as_before(double: AzureDouble) -> None:
+    trusted = ssl.create_default_context(cafile=double.environment()["SSL_CERT_FILE"]).get_ca_certs()
+    world = ssl.create_default_context(cafile=certifi.where()).get_ca_certs()
+    assert len(trusted) == len(world) + 1
 
 
 def test_tokens_that_end_are_asked_for_anew(double: AzureDouble) -> None:

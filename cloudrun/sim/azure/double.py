@@ -57,7 +57,7 @@ class AzureDouble:
 
     @property
     def ca_path(self) -> Path:
-        """The certificate of the authority to trust (PEM)."""
+        """Certificates to trust (PEM): the double's own authority, and those of the world."""
         return self._folder / CA_FILE
 
     def start(self, port: int = 0) -> str:

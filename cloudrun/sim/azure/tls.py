@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import certifi
 import trustme
 
 LOOPBACK = "127.0.0.1"
@@ -116,9 +117,11 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _context(folder: Path) -> ssl.SSLContext:
-    """Of a fresh authority: its key is nowhere but in this process."""
+    """Of a fresh authority: its key is nowhere but in this process. Beside it in the file stand those that
+    the world trusts: a shell that uses a rehearsal goes on to reach the rest of the network."""
     authority = trustme.CA()
-    authority.cert_pem.write_to_path(folder / CA_FILE)
+    known = Path(certifi.where()).read_bytes()
+    (folder / CA_FILE).write_bytes(authority.cert_pem.bytes() + b"\n" + known)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost", LOOPBACK).configure_cert(context)
     return context
