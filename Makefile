@@ -42,6 +42,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/bench_status.py
 	$(BIN)/python benchmarks/bench_sync.py
 	$(BIN)/python benchmarks/bench_aws_calls.py
+	$(BIN)/python benchmarks/bench_azure_calls.py
 	$(BIN)/python benchmarks/bench_rented.py
 	$(BIN)/python benchmarks/bench_rcnn.py
 	$(BIN)/python benchmarks/bench_bn.py
