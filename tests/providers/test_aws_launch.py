@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aws_help import CPU, ON_DEMAND, REGION, SPOT, ZONE, Cloud, open_cloud, spec, until
+from aws_help import CPU, ON_DEMAND, REGION, SPOT, ZONE, Cloud, open_cloud, spec
+from waiting import until
 
 from cloudrun.errors import ConnectionLost, Credentials, NoCapacity, NotOffered, ProviderError, Quota, Refused
 from cloudrun.models import Guard, LaunchOptions, MachineState, Market, OnPreempt
@@ -32,7 +33,7 @@ from dataclasses import replace
 from pathlib import Path
 import boto3
 folder, home, url, *regions = sys.argv[1:]
-sys.path.insert(0, folder)
+sys.path[:0] = [folder, str(Path(folder).parent)]
 from aws_help import CPU, spec
 from cloudrun.config import Settings
 from cloudrun.providers.aws import AwsProvider
@@ -322,6 +323,18 @@ def test_a_maximum_price_is_sent_as_it_is(cloud: Cloud) -> None:
 def test_a_fixed_address_is_for_one(cloud: Cloud) -> None:
     with pytest.raises(Refused):
         cloud.provider().launch_many(spec(options=LaunchOptions(fixed_address=True)), 2)
+
+
+def test_the_kind_of_disk_is_what_was_asked_for(cloud: Cloud) -> None:
+    cloud.launch(options=LaunchOptions(disk_type="gp2"))
+    assert [each["VolumeType"] for each in cloud.ec2().describe_volumes()["Volumes"]] == ["gp2"]
+
+
+@pytest.mark.parametrize("asked", [{"dns_label": "my-k80"}, {"resource_group": "mine"}])
+def test_what_only_azure_has_is_refused(cloud: Cloud, asked: dict[str, str]) -> None:
+    with pytest.raises(Refused, match="neither"):
+        cloud.launch(options=LaunchOptions(**asked))
+    assert cloud.alive() == []
 
 
 @pytest.mark.slow

@@ -52,6 +52,7 @@ from cloudrun.providers.refusals import Row
 RELEASE = ("sudo", "shutdown", "-h", "now")  # what that means is said at the launch: stop or terminate
 # Ubuntu takes 2 GB, a driver with CUDA 10 to 15, torch 5, and NVIDIA's images up to 75; half a cent an hour.
 LEAST_DISK_GB = 64
+DISK_TYPE = "gp3"
 IMAGE_AGE = timedelta(days=1)  # an image never changes; the file is swept by age
 STALE_GROUP = ("InvalidGroup.NotFound", "InvalidGroupId.Malformed")
 SAYS_NOTHING = ("credentials", "rights", "rate")  # kinds of refusal: EC2 did not look at the token
@@ -93,6 +94,10 @@ def _prepare(session: Session, spec: LaunchSpec, folder: Path, count: int | None
     region, options = spec.offer.region, spec.options
     if options.fixed_address and count is not None:
         raise Refused("a fixed address is for one machine", hint="launch these one by one")
+    if options.dns_label or options.resource_group:
+        raise Refused(
+            "AWS knows neither DNS labels nor resource groups", hint="they are for Azure: leave them out"
+        )
     image = spec.image or find_image(session, spec.stack, region)
     root = _root_of(session, region, image)
     network = find_network(session, region, options.subnet)
@@ -113,7 +118,7 @@ def _prepare(session: Session, spec: LaunchSpec, folder: Path, count: int | None
         "ImageId": image,
         "InstanceType": spec.offer.type,
         "UserData": base64.b64encode(data).decode(),
-        "BlockDeviceMappings": [_disk(root.device, disk_gb)],
+        "BlockDeviceMappings": [_disk(root.device, disk_gb, options.disk_type or DISK_TYPE)],
         "MetadataOptions": {
             "HttpTokens": "required",
             "HttpPutResponseHopLimit": 1,
@@ -181,8 +186,8 @@ def _tagged(tags: Mapping[str, str], market: Market) -> dict[str, Any]:
     return {"TagSpecifications": specifications(tags, *kinds)}
 
 
-def _disk(device: str, disk_gb: int) -> dict[str, Any]:
-    disk = {"VolumeType": "gp3", "VolumeSize": disk_gb, "Encrypted": True, "DeleteOnTermination": True}
+def _disk(device: str, disk_gb: int, kind: str) -> dict[str, Any]:
+    disk = {"VolumeType": kind, "VolumeSize": disk_gb, "Encrypted": True, "DeleteOnTermination": True}
     return {"DeviceName": device, "Ebs": disk}
 
 
