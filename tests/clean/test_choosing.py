@@ -153,7 +153,7 @@ CHOICES = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     choices=st.lists(CHOICES, min_size=1, max_size=3), pins=st.sets(st.integers(0, 11)), seed=st.integers()
 )
