@@ -33,7 +33,8 @@ echo $! >"$waiting"
 """
 AS_ROOT = 'if [ "$(id -u)" -ne 0 ]; then exec sudo -n "$0" "$@"; fi'
 
-# One user does it all on an embedded machine, whoever is asked to.
+# One user does it all on an embedded machine, whoever is asked to. What cloudrun's payload put into /var/lib lies
+# below its home (see homeboot.py).
 SUDO = """\
 #!/bin/sh
 while [ $# -gt 0 ]; do
@@ -46,6 +47,13 @@ while [ $# -gt 0 ]; do
   esac
 done
 [ $# -gt 0 ] || set -- "${SHELL:-/bin/sh}"
+for word do
+  shift
+  case "$word" in
+    /var/lib/cloudrun/*) [ -e "$word" ] || word=$HOME/.system$word ;;
+  esac
+  set -- "$@" "$word"
+done
 exec "$@"
 """
 SU = """\

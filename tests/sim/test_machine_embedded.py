@@ -38,6 +38,12 @@ def test_paths_of_the_user_data_lie_in_its_home(rehearsal: Rehearsal) -> None:
     assert not Path("/etc/rehearsal").exists()
 
 
+def test_sudo_finds_what_the_payload_wrote(rehearsal: Rehearsal) -> None:
+    made = {"path": "/var/lib/cloudrun/azure.py", "content": "print('found it')"}
+    client = rehearsal.boot({"write_files": [made]})
+    assert client.run("sudo python3 /var/lib/cloudrun/azure.py release") == "found it"
+
+
 def test_a_script_as_user_data_runs_once(rehearsal: Rehearsal) -> None:
     client = rehearsal.boot(user_data=gzip.compress(b"#!/bin/sh\necho script >>/root/events\n"))
     client.machine.power_off()
