@@ -33,8 +33,8 @@ echo $! >"$waiting"
 """
 AS_ROOT = 'if [ "$(id -u)" -ne 0 ]; then exec sudo -n "$0" "$@"; fi'
 
-# One user does it all on an embedded machine, whoever is asked to. What cloudrun's payload put into /var/lib lies
-# below its home (see homeboot.py).
+# One user does it all on an embedded machine, whoever is asked to. What cloudrun's payload put into /var/lib
+# lies below its home (see homeboot.py).
 SUDO = """\
 #!/bin/sh
 while [ $# -gt 0 ]; do
