@@ -20,6 +20,7 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING
 
+from cloudrun.client_budget import BudgetVerbs
 from cloudrun.client_clean import CleanVerbs
 from cloudrun.client_machines import NO_SECRETS, MachineVerbs
 from cloudrun.client_money import MoneyVerbs
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S = 20.0
 
 
-class Client(MachineVerbs, MoneyVerbs, CleanVerbs):
+class Client(MachineVerbs, MoneyVerbs, BudgetVerbs, CleanVerbs):
     """One user's cloudrun: settings, store, and everything that can be done with them."""
 
     def __init__(self, settings: Settings | None = None) -> None:
@@ -90,7 +91,7 @@ class Client(MachineVerbs, MoneyVerbs, CleanVerbs):
         """Stages 1 to 4. Free: nothing is stored, launched or sent. Raises UsageError, ProviderError."""
         from cloudrun.plan import make_plan
 
-        return make_plan(
+        made = make_plan(
             self.settings,
             str(job),
             preset=preset,
@@ -111,6 +112,7 @@ class Client(MachineVerbs, MoneyVerbs, CleanVerbs):
             options=options,
             retry_until_up=retry_until_up,
         )
+        return replace(made, warnings=(*made.warnings, *self._check_budget(made)))
 
     def submit(
         self,
@@ -120,9 +122,11 @@ class Client(MachineVerbs, MoneyVerbs, CleanVerbs):
         secrets: Mapping[str, str] = NO_SECRETS,
         on_event: OnEvent | None = None,
     ) -> Run:
-        """Stages 5 to 10. Blocks until the run is final, or with detach until it is recorded."""
+        """Stages 5 to 10. Blocks until the run is final, or with detach until it is recorded. Raises
+        Refused where the month's budget does not reach any more."""
         from cloudrun import supervise
 
+        self._check_budget(plan)
         return supervise.submit(self.context(on_event=on_event, secrets=secrets), plan, detach=detach)
 
     def attach(self, run: str, *, on_event: OnEvent | None = None) -> Run:
@@ -255,6 +259,14 @@ class Client(MachineVerbs, MoneyVerbs, CleanVerbs):
             return home
         outputs.copy_folder(home, to, progress=lambda done, total: emit(Progress("copy", done, total)))
         return to
+
+    def _check_budget(self, plan: Plan) -> tuple[str, ...]:
+        """Its warnings. Raises Refused."""
+        if not self.settings.budgets:
+            return ()
+        from cloudrun import budget
+
+        return budget.check_plan(self.store, self.settings.budgets, plan, now=datetime.now(UTC))
 
     def _connect(self, name: str) -> None:
         with suppress(CloudrunError):

@@ -138,6 +138,10 @@ class MachineVerbs:
             disk_gb=disk_gb,
         )
 
+        self.check_launch(
+            candidates, count=count, keep=keep, max_hours=max_hours, budget_usd=budget_usd, disk_gb=disk_gb
+        )
+
         def guard_of(offer: Offer) -> Guard:
             return make_guard(
                 now=datetime.now(UTC),
@@ -184,6 +188,26 @@ class MachineVerbs:
             disk_gb=disk_gb,
             providers=self.provider,
         )
+
+    def check_launch(
+        self,
+        candidates: Sequence[Offer],
+        *,
+        count: int = 1,
+        keep: bool = False,
+        max_hours: float | None = None,
+        budget_usd: Decimal | None = None,
+        disk_gb: int = 0,
+    ) -> tuple[str, ...]:
+        """Whether the launch fits into the month's budget: the warnings. Raises Refused where it does not."""
+        if not self.settings.budgets or all(offer.market is Market.OWN for offer in candidates):
+            return ()
+        from cloudrun import budget
+        from cloudrun.plan import launch_worst_case_usd
+
+        each = launch_worst_case_usd(candidates, max_hours=max_hours, budget_usd=budget_usd, disk_gb=disk_gb)
+        worst = None if keep or each is None else each * count
+        return budget.check(self.store, self.settings.budgets, worst, now=datetime.now(UTC))
 
     def limits(self, candidates: Sequence[Offer]) -> tuple[str, ...]:
         """What on the first of these would not end by itself, for the eye of whoever decides."""
@@ -271,7 +295,8 @@ class MachineVerbs:
         return machines.resize_disk(self.context(), self.machine(name), disk_gb, disk)
 
     def extend(self, name: str, *, hours: float) -> Machine:
-        """Move the machine's deadline; its own guard is told."""
+        """Move the machine's deadline; its own guard is told. Raises Refused where the month's budget does
+        not reach so far."""
         from cloudrun import machines
 
         return machines.extend(self.context(), self.machine(name), hours=hours)

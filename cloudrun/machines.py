@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from cloudrun import charging, rent
+from cloudrun import budget, charging, rent
 from cloudrun.attempts import disk_gb_of
 from cloudrun.capacity import REFUSALS, wait_for_capacity, where
 from cloudrun.context import Context, now
@@ -37,6 +37,7 @@ from cloudrun.remote.shell import Shell
 
 GuardMaker = Callable[[Offer], Guard]
 TIDY_S = 120.0  # a machine with a GPU takes up to a minute to shut down
+MOST_HOURS = 1_000_000.0  # past this it is a slip
 MOST_AT_ONCE = 16  # machines made ready side by side: each is one ssh process
 
 
@@ -121,13 +122,25 @@ def stop(ctx: Context, machine: Machine) -> Machine:
 
 
 def extend(ctx: Context, machine: Machine, *, hours: float) -> Machine:
-    """Move the machine's deadline by `hours`; its own guard is told."""
-    if hours <= 0:
+    """Move the machine's deadline by `hours`; its own guard is told. Raises Refused, and moves nothing, where
+    the month's budget does not reach so far."""
+    if not 0 < hours <= MOST_HOURS:
         raise Refused(f"cannot extend by {hours:g} hours", hint="use a positive number, e.g. 2")
+    _check_budget(ctx, machine, hours)
     machine, shell = rent.await_ready(ctx, machine)
     guard = extended(machine.deadline_at, hours=hours, idle_minutes=machine.idle_minutes, now=now())
     with closing(shell):
         return rent.set_guard(ctx, machine, shell, guard)
+
+
+def _check_budget(ctx: Context, machine: Machine, hours: float) -> None:
+    budgets, at = ctx.settings.budgets, now()
+    if not budgets or machine.market is Market.OWN:
+        return
+    until = extended(machine.deadline_at, hours=hours, idle_minutes=None, now=at).deadline_at
+    worst = budget.cost_until(ctx.store, machine, until, now=at)
+    for line in budget.check(ctx.store, budgets, worst, now=at, without=machine.name):
+        ctx.on_event(Note(line))
 
 
 def attach(ctx: Context, name: str, target: str, *, host_key: str, key_path: str) -> Machine:

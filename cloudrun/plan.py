@@ -16,9 +16,11 @@ from decimal import Decimal
 
 from cloudrun import catalog
 from cloudrun.attempts import disk_gb_of, hourly_usd, offer_of
+from cloudrun.billing import billed_quantity
 from cloudrun.bundle import refuse_secrets, scan
 from cloudrun.config import Settings
 from cloudrun.errors import ProviderError, Quota, Refused
+from cloudrun.guard import PULL_GRACE_MINUTES
 from cloudrun.jobs import DEFAULT_STACKS, find_preset, find_shared, load_job
 from cloudrun.models import (
     NO_OPTIONS,
@@ -83,7 +85,7 @@ def make_plan(
         stacks = [load_stack(name) for name in ([stack] if stack else loaded.stacks)]
     with clock.stage(Stage.CHOOSE):
         target = find_target(machines, on=on, type=type, market=market)
-        spending = _Spending(max_hours, budget_usd, disk_gb)
+        spending = _Spending(max_hours, budget_usd, disk_gb, PULL_GRACE_MINUTES)
         if target.machine:
             picked = _fit_machine(target.machine, loaded.gpu, stacks)
             candidates: tuple[Offer, ...] = ()
@@ -147,6 +149,15 @@ def plan_launch(
     ranked = _offers(target, providers, GpuNeed(), stacks, market, regions)
     spending = _Spending(_limit("max-hours", max_hours), budget_usd, disk_gb)
     return _choose(ranked, GpuNeed(), stacks, spending)
+
+
+def launch_worst_case_usd(
+    candidates: Sequence[Offer], *, max_hours: float | None, budget_usd: Decimal | None, disk_gb: int
+) -> Decimal | None:
+    """What a machine of the dearest candidate costs until its deadline; None without one, or a price."""
+    if all(offer.market is Market.OWN for offer in candidates):
+        return Decimal(0)
+    return _Spending(max_hours, budget_usd, disk_gb).worst_case_usd(None, candidates)
 
 
 def find_offers(
@@ -213,6 +224,7 @@ class _Spending:
     max_hours: float | None
     budget_usd: Decimal | None
     disk_gb: int
+    grace_minutes: float = 0.0  # by which the machine may outlast max_hours
 
     def per_hour_usd(self, offer: Offer) -> Decimal | None:
         """Compute, disk and public address of an hour; None where the price is unknown."""
@@ -226,19 +238,29 @@ class _Spending:
         return price is not None and price <= self.budget_usd
 
     def worst_case_usd(self, machine: Machine | None, candidates: Sequence[Offer]) -> Decimal | None:
-        """The total at the deadline of the dearest candidate, at most the budget; None = unknown."""
+        """The total at the deadline of the dearest candidate, at most the budget; None = unknown. With a job
+        the deadline is past max_hours, by the time for bringing the outputs home."""
         if machine:
-            return Decimal(0) if machine.market is Market.OWN else self._total(machine.price_per_hour_usd)
-        prices = [self.per_hour_usd(offer) for offer in candidates]
-        known = [price for price in prices if price is not None]
-        return self._total(max(known) if len(known) == len(prices) else None)
+            own = machine.market is Market.OWN
+            return Decimal(0) if own else self._total(machine.price_per_hour_usd, self.max_hours)
+        totals = [self._total(self.per_hour_usd(offer), self._billed_hours(offer)) for offer in candidates]
+        known = [total for total in totals if total is not None]
+        return max(known) if len(known) == len(totals) else None
 
-    def _total(self, per_hour_usd: Decimal | None) -> Decimal | None:
+    def _billed_hours(self, offer: Offer) -> float | None:
+        """To the deadline, and at least what its provider bills for a machine that is up for a moment."""
+        if self.max_hours is None:
+            return None
+        at = datetime.now(UTC)
+        least = float(billed_quantity(offer.provider, offer.market, at, at))
+        return max(self.max_hours + self.grace_minutes / 60, least)
+
+    def _total(self, per_hour_usd: Decimal | None, hours: float | None) -> Decimal | None:
         if per_hour_usd == 0:
             return Decimal(0)
-        if per_hour_usd is None or self.max_hours is None:
+        if per_hour_usd is None or hours is None:
             return self.budget_usd
-        total = (per_hour_usd * Decimal(str(self.max_hours))).quantize(Decimal("0.0001"))
+        total = (per_hour_usd * Decimal(str(hours))).quantize(Decimal("0.0001"))
         return total if self.budget_usd is None else min(total, self.budget_usd)
 
 

@@ -23,20 +23,20 @@ ROOT = Path(__file__).resolve().parents[1]
 # never in a circle. A name stands for the module and all below it; the longest name that fits counts.
 LAYERS = (
     "__main__ cli supervisor drills",
-    "client client_clean client_machines client_money",
+    "client client_budget client_clean client_machines client_money",
     "supervise",
     "audit",
     "plan execute adopt machines describing estimate doctor",
     "follow carry rent charging capacity attempts context",
     "provision remote.transfer remote.process remote.agentlink",
-    "comparing measured report bills bill_formats",
+    "comparing measured report budget bills bill_formats",
     "target jobs stacks offers bundle outputs ledger billing store store_bills store_charges shares runfiles"
     " cleaning codestore store_clean trash",
     "store_file store_rows store_schema manifest ignore leaks hashing tomlfile catalog"
     " providers.aws providers.azure sim",
     "providers",
     "server remote",
-    "guard records names words locks curves epochs notebook arithmetic keys payload ownpc",
+    "guard records names words config_file locks curves epochs notebook arithmetic keys payload ownpc",
     "providers.base remote.shell",
     "config assets events",
     "models",
