@@ -17,10 +17,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from pathlib import Path
 
 from cloudrun.codestore import CodeStore
 from cloudrun.config import Settings
 from cloudrun.errors import NotFound, UsageError
+from cloudrun.locks import holding
 from cloudrun.models import RunState
 from cloudrun.runfiles import RunFiles
 from cloudrun.store_clean import RunIndex, RunRow
@@ -31,7 +33,8 @@ from cloudrun.words import nearest
 UNFINISHED = frozenset({RunState.FAILED, RunState.TIMED_OUT, RunState.LOST})  # `restart` can go on with them
 LOCKED_AT_ONCE = 100  # each is an open file; a process may have 256 on macOS
 PIN = "pinned"  # an empty file in the run's folder: it outlives the store
-OUTPUTS, CHECKPOINT, MANIFEST = "outputs", "outputs/checkpoint", "bundle.json"
+# RunFiles' names as plain text: the loops over all runs have no time for Path objects.
+LOCK, OUTPUTS, CHECKPOINT, MANIFEST = "lock", "outputs", "outputs/checkpoint", "bundle.json"
 
 OnBytes = Callable[[int, int], None]
 
@@ -101,14 +104,15 @@ class Cleaned:
 
 def plan_cleanup(settings: Settings, choice: Choice, *, now: datetime) -> Cleanup:
     """What a clean-up would take. Changes nothing. Raises UsageError for a metric that nothing reports."""
-    there = _folders(settings)  # before the query: a run that is recorded between is then seen as one
+    base = os.fspath(settings.runs_dir)
+    there = _folders(base)  # before the query: a run that is recorded between is then seen as one
     with RunIndex(settings.store_path) as index:
         known = index.rows()
     named = [row for row in known if row.id in there and _named(row, choice)]
     chosen = [row for row in named if row.final and _timely(row, choice, now)]
     best = _best(chosen, choice.keep_best)
     kept = _newest(chosen, choice.keep_last) | best
-    found = [_look(settings, row, choice.only) for row in chosen if row.id not in kept]
+    found = [_look(base, row, choice.only) for row in chosen if row.id not in kept]
     going = [each for each in found if each.paths and _large(each, choice)]
     code: Sequence[tuple[str, int]] = ()
     if choice.only in (None, Part.CODE):
@@ -119,9 +123,9 @@ def plan_cleanup(settings: Settings, choice: Choice, *, now: datetime) -> Cleanu
         tuple(sorted(going, key=lambda each: -each.size_bytes)),
         tuple(code),
         active=sum(not row.final for row in named),
-        pinned=sum(is_pinned(settings, row.id) for row in chosen),
+        pinned=sum(_pinned(base, row.id) for row in chosen),
         ranked=len(kept),
-        resumable=sum(_resumable(settings, row) for row in chosen),
+        resumable=sum(_resumable(base, row) for row in chosen),
     )
 
 
@@ -129,16 +133,16 @@ def clean(settings: Settings, cleanup: Cleanup, *, now: datetime, on_bytes: OnBy
     """Move it into the trash (blocking; renames only). What changed since it was planned stays. Killed,
     it has moved some of it and lost none; plan and clean again for the rest. Raises Refused while
     another clean-up is at work."""
-    trash = Trash(settings.home)
+    trash, total = Trash(settings.home), cleanup.size_bytes
     with trash.working(), RunIndex(settings.store_path) as index:
         batch = trash.begin(now)
         runs = size = 0
         for first in range(0, len(cleanup.runs), LOCKED_AT_ONCE):
             some = cleanup.runs[first : first + LOCKED_AT_ONCE]
-            moved = _move(settings, index, some, batch)
+            moved = _move(settings.runs_dir, index, some, batch)
             runs += len(moved)
             size += sum(going.size_bytes for going in moved)
-            on_bytes(size, cleanup.size_bytes)
+            on_bytes(size, total)
         code, code_bytes = CodeStore(settings).sweep(cleanup.code, index, batch)
     size += code_bytes
     on_bytes(size, size)
@@ -146,7 +150,8 @@ def clean(settings: Settings, cleanup: Cleanup, *, now: datetime, on_bytes: OnBy
 
 
 def is_pinned(settings: Settings, run_id: str) -> bool:
-    return os.path.lexists(f"{settings.runs_dir}/{run_id}/{PIN}")
+    """Whether no clean-up takes anything of the run."""
+    return _pinned(os.fspath(settings.runs_dir), run_id)
 
 
 def pin(settings: Settings, run_id: str, *, pinned: bool) -> None:
@@ -162,9 +167,13 @@ def pin(settings: Settings, run_id: str, *, pinned: bool) -> None:
         raise NotFound(f"nothing of {run_id} is at home any more", hint="cloudrun clean --undo") from error
 
 
-def _folders(settings: Settings) -> set[str]:
+def _pinned(base: str, run_id: str) -> bool:
+    return os.path.lexists(f"{base}/{run_id}/{PIN}")
+
+
+def _folders(base: str) -> set[str]:
     try:
-        return {*os.listdir(settings.runs_dir)}  # noqa: PTH208  # a hundred thousand names
+        return {*os.listdir(base)}  # noqa: PTH208  # a hundred thousand names
     except FileNotFoundError:
         return set()
 
@@ -225,11 +234,11 @@ def _better(one: RunRow, other: RunRow) -> bool:
     return one.metric_value > other.metric_value
 
 
-def _look(settings: Settings, row: RunRow, only: Part | None) -> Going:
+def _look(base: str, row: RunRow, only: Part | None) -> Going:
     """What of the run goes, measured."""
-    folder = f"{settings.runs_dir}/{row.id}"
-    paths = [] if is_pinned(settings, row.id) else _paths(settings, row, only)
-    if paths == [""] and os.listdir(folder) in ([], ["lock"]):  # noqa: PTH208
+    folder = f"{base}/{row.id}"
+    paths = [] if _pinned(base, row.id) else _paths(base, row, only)
+    if paths == [""] and os.listdir(folder) in ([], [LOCK]):  # noqa: PTH208
         paths = []  # the empty shell of a run that was cleaned before
     size = files = 0
     for path in paths:
@@ -238,9 +247,9 @@ def _look(settings: Settings, row: RunRow, only: Part | None) -> Going:
     return Going(row, tuple(paths), size, files)
 
 
-def _paths(settings: Settings, row: RunRow, only: Part | None) -> list[str]:
-    folder = f"{settings.runs_dir}/{row.id}"
-    if _resumable(settings, row):
+def _paths(base: str, row: RunRow, only: Part | None) -> list[str]:
+    folder = f"{base}/{row.id}"
+    if _resumable(base, row):
         if only in (None, Part.OUTPUTS):
             names = os.listdir(f"{folder}/{OUTPUTS}")  # noqa: PTH208
             return [path for name in sorted(names) if (path := f"{OUTPUTS}/{name}") != CHECKPOINT]
@@ -251,11 +260,11 @@ def _paths(settings: Settings, row: RunRow, only: Part | None) -> list[str]:
     return [path] if os.path.lexists(f"{folder}/{path}") else []
 
 
-def _resumable(settings: Settings, row: RunRow) -> bool:
+def _resumable(base: str, row: RunRow) -> bool:
     """Whether it ended before its time and can go on from a checkpoint that is at home."""
     if not row.resume or row.state not in UNFINISHED:
         return False
-    checkpoint = f"{settings.runs_dir}/{row.id}/{CHECKPOINT}"
+    checkpoint = f"{base}/{row.id}/{CHECKPOINT}"
     try:
         return bool(os.listdir(checkpoint))  # noqa: PTH208
     except FileNotFoundError:
@@ -264,15 +273,16 @@ def _resumable(settings: Settings, row: RunRow) -> bool:
         return True
 
 
-def _move(settings: Settings, index: RunIndex, some: Sequence[Going], batch: Batch) -> list[Going]:
+def _move(runs_dir: Path, index: RunIndex, some: Sequence[Going], batch: Batch) -> list[Going]:
     """Take these into the trash, but for those that are walked, pinned or changed by now."""
+    base = os.fspath(runs_dir)
     with ExitStack() as held:
-        ours = [each for each in some if held.enter_context(RunFiles(settings, each.run.id).walking())]
+        ours = [each for each in some if held.enter_context(holding(runs_dir / each.run.id / LOCK))]
         same = index.unchanged([each.run for each in ours])
         moved = []
         for each in ours:
             run_id = each.run.id
-            if run_id not in same or is_pinned(settings, run_id):
+            if run_id not in same or _pinned(base, run_id):
                 continue
             if [batch.take(f"runs/{run_id}/{path}".removesuffix("/")) for path in each.paths].count(True):
                 moved.append(each)

@@ -149,7 +149,7 @@ def clean(undo: bool, empty_trash: bool, dry_run: bool, yes: bool, as_json: bool
     if as_json:
         render.as_json(cleanup_shape(cleanup, done))
     if done:
-        _report(client, done)
+        _report(done)
 
 
 @click.command(cls=Verb, examples=("cloudrun pin last", "cloudrun pin 8f3k --off"))
@@ -256,12 +256,11 @@ def _reasons(cleanup: Cleanup) -> list[str]:
     return found
 
 
-def _report(client: Client, done: Cleaned) -> None:
+def _report(done: Cleaned) -> None:
     render.say(f"{plural(done.runs, 'run')}, {size(done.size_bytes)} moved into the trash")
     if done.skipped:
         render.say(f"{plural(done.skipped, 'run')} left alone: in use, pinned or changed meanwhile")
-    held, _ = client.trash_size()
-    render.say(f"the trash holds {size(held)}: cloudrun clean --undo, or cloudrun clean --empty-trash")
+    render.say("back with: cloudrun clean --undo; the disk is free after: cloudrun clean --empty-trash")
 
 
 def _undo(client: Client) -> None:
