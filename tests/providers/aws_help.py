@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import boto3
 import pytest
 from aws_account import use_keys
+from rented_cloud import RentedCloud, a_spec
 
 from cloudrun.config import Settings
-from cloudrun.models import Guard, LaunchSpec, Machine, MachineState, Market, Offer, Stack
+from cloudrun.models import LaunchSpec, Machine, Market, Offer, Stack
 from cloudrun.providers.aws import AwsProvider
 from cloudrun.sim.aws import AwsDouble, Delays
 from cloudrun.sim.machine import MachineHost
@@ -56,11 +55,9 @@ CPU = Offer(
     price_per_hour_usd=Decimal("0.34"),
 )
 
-T = TypeVar("T")
-
 
 @dataclass
-class Cloud:
+class Cloud(RentedCloud):
     """The double, and providers of one home folder."""
 
     double: AwsDouble
@@ -85,17 +82,8 @@ class Cloud:
         """A client of EC2, to see what is really there."""
         return self.provider()._session.client("ec2", region)
 
-    def launch(self, name: str = "k80", *, token: str = "", **more: Any) -> Machine:
-        return self.provider().launch(spec(name, token=token, **more))
-
-    def launch_running(self, name: str = "k80", *, token: str = "", **more: Any) -> Machine:
-        machine = self.launch(name, token=token, **more)
-        return self.until(machine, MachineState.RUNNING)
-
-    def until(self, machine: Machine, state: MachineState) -> Machine:
-        """The machine as it is described once it has that state."""
-        provider = self.provider()
-        return until(lambda: provider.describe(machine), lambda seen: seen.state is state)
+    def spec(self, name: str = "k80", **more: Any) -> LaunchSpec:
+        return spec(name, **more)
 
     def instance(self, machine: Machine) -> dict[str, Any]:
         found = self.ec2(machine.region).describe_instances(InstanceIds=[machine.id])
@@ -107,11 +95,6 @@ class Cloud:
         [found] = self.ec2().describe_spot_instance_requests()["SpotInstanceRequests"]
         request: dict[str, Any] = found
         return request
-
-    def delay(self, **seconds: float) -> None:
-        """From now on the double takes so long for that."""
-        world = self.double._running()
-        world.delays = replace(world.delays, **seconds)
 
     def alive(self) -> list[str]:
         """Ids of all instances of the account that are not gone."""
@@ -137,16 +120,4 @@ def open_cloud(
 
 
 def spec(name: str = "k80", *, token: str = "", offer: Offer = SPOT, **more: Any) -> LaunchSpec:
-    issued_at = datetime.now(UTC)
-    guard = Guard(issued_at=issued_at, deadline_at=issued_at + timedelta(hours=3))
-    return LaunchSpec(
-        token=token or f"token-of-{name}", name=name, offer=offer, stack=STACK, **{"guard": guard, **more}
-    )
-
-
-def until(ask: Callable[[], T], enough: Callable[[T], bool], *, within_s: float = 20.0) -> T:
-    give_up_at = time.monotonic() + within_s
-    while not enough(found := ask()):
-        assert time.monotonic() < give_up_at, found
-        time.sleep(0.02)
-    return found
+    return a_spec(name, offer, STACK, token=token, **more)

@@ -2,41 +2,31 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
+from quick_azure import QUICK
+from rented_cloud import RentedCloud, a_spec
+from waiting import until
 
 from cloudrun.config import Settings
-from cloudrun.models import Guard, LaunchSpec, Machine, MachineState, Market, Offer, Stack
+from cloudrun.models import LaunchSpec, Machine, Market, Offer, Stack
 from cloudrun.providers.azure import AzureProvider
 from cloudrun.providers.azure.session import Session
-from cloudrun.sim.azure import AzureDouble, Delays
+from cloudrun.sim.azure import AzureDouble
 from cloudrun.sim.machine import MachineHost
 
 REGION = "eastus"
 TYPE = "Standard_NC4as_T4_v3"
 HERE = "203.0.113.7"  # this computer's address, as its service tells it (RFC 5737, for documentation)
-QUICK = Delays(
-    poll_s=0.01,
-    network_s=0.02,
-    disk_s=0.02,
-    group_s=0.02,
-    creating_s=0.05,
-    starting_s=0.05,
-    deallocating_s=0.05,
-    deleting_s=0.05,
-    grace_s=0.0,
-)
 STACK = Stack("none", images=(("azure", "ubuntu-22.04-gen2"),))
 SPOT = Offer(
     provider="azure",
@@ -58,8 +48,6 @@ CPU = Offer(
     price_per_hour_usd=Decimal("0.096"),
 )
 GONE = ("", "deleted")  # states of machines in the double that cost nothing any more
-
-T = TypeVar("T")
 
 
 class AddressService:
@@ -90,7 +78,7 @@ class AddressService:
 
 
 @dataclass
-class Cloud:
+class Cloud(RentedCloud):
     """The double, and providers of one home folder."""
 
     double: AzureDouble
@@ -108,17 +96,8 @@ class Cloud:
         """A session, to see what is really there."""
         return self.provider()._session
 
-    def launch(self, name: str = "t4", *, token: str = "", **more: Any) -> Machine:
-        return self.provider().launch(spec(name, token=token, **more))
-
-    def launch_running(self, name: str = "t4", *, token: str = "", **more: Any) -> Machine:
-        machine = self.launch(name, token=token, **more)
-        return self.until(machine, MachineState.RUNNING)
-
-    def until(self, machine: Machine, state: MachineState) -> Machine:
-        """The machine as it is described once it has that state."""
-        provider = self.provider()
-        return until(lambda: provider.describe(machine), lambda seen: seen.state is state)
+    def spec(self, name: str = "t4", **more: Any) -> LaunchSpec:
+        return spec(name, **more)
 
     def until_empty(self) -> None:
         """Until nothing is left: no group, no resource."""
@@ -137,11 +116,6 @@ class Cloud:
         operations = getattr(session.compute, kind, None) or getattr(session.network, kind)
         found: dict[str, Any] = operations.get(words[4], words[-1] + suffix).as_dict()
         return found
-
-    def delay(self, **seconds: float) -> None:
-        """From now on the double takes so long for that."""
-        world = self.double._running()
-        world.delays = replace(world.delays, **seconds)
 
     def alive(self) -> list[str]:
         """Ids of all machines of the subscription that are not gone."""
@@ -192,16 +166,4 @@ def use_account(monkeypatch: pytest.MonkeyPatch, double: AzureDouble, home: Path
 
 
 def spec(name: str = "t4", *, token: str = "", offer: Offer = SPOT, **more: Any) -> LaunchSpec:
-    issued_at = datetime.now(UTC)
-    guard = Guard(issued_at=issued_at, deadline_at=issued_at + timedelta(hours=3))
-    return LaunchSpec(
-        token=token or f"token-of-{name}", name=name, offer=offer, stack=STACK, **{"guard": guard, **more}
-    )
-
-
-def until(ask: Callable[[], T], enough: Callable[[T], bool], *, within_s: float = 20.0) -> T:
-    give_up_at = time.monotonic() + within_s
-    while not enough(found := ask()):
-        assert time.monotonic() < give_up_at, found
-        time.sleep(0.02)
-    return found
+    return a_spec(name, offer, STACK, token=token, **more)

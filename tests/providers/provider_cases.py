@@ -6,11 +6,10 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import aws_help
-import azure_help
+from rented_cloud import RentedCloud
 from servers import OpenSshServer
 
-from cloudrun.models import Machine
+from cloudrun.models import Machine, Offer
 from cloudrun.providers.attached import AttachedProvider
 from cloudrun.providers.base import Provider
 
@@ -33,9 +32,5 @@ def attach(provider: AttachedProvider, name: str, host: OpenSshServer) -> Machin
     )
 
 
-def rent_aws(cloud: aws_help.Cloud, name: str) -> Machine:
-    return cloud.launch_running(name, token=secrets.token_hex(8), offer=aws_help.CPU)
-
-
-def rent_azure(cloud: azure_help.Cloud, name: str) -> Machine:
-    return cloud.launch_running(name, token=secrets.token_hex(8), offer=azure_help.CPU)
+def rent(cloud: RentedCloud, name: str, offer: Offer) -> Machine:
+    return cloud.launch_running(name, token=secrets.token_hex(8), offer=offer)

@@ -9,7 +9,8 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from aws_help import CPU, ON_DEMAND, SPOT, ZONE, Cloud, open_cloud, until
+from aws_help import CPU, ON_DEMAND, SPOT, ZONE, Cloud, open_cloud
+from waiting import until
 
 from cloudrun.errors import ConnectionLost, ProviderError
 from cloudrun.models import LaunchOptions

@@ -11,7 +11,8 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from aws_help import CPU, ON_DEMAND, REGION, SPOT, Cloud, open_cloud, spec, until
+from aws_help import CPU, ON_DEMAND, REGION, SPOT, Cloud, open_cloud, spec
+from waiting import until
 
 from cloudrun.errors import ConfigError, Credentials, NoCapacity, NotFound, ProviderError, Refused
 from cloudrun.models import Guard, LaunchOptions, Machine, MachineState, Market

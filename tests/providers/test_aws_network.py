@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aws_help import CPU, REGION, ZONE, Cloud, open_cloud, until
+from aws_help import CPU, REGION, ZONE, Cloud, open_cloud
+from waiting import until
 
 from cloudrun.errors import NotFound, ProviderError
 from cloudrun.models import LaunchOptions, MachineState

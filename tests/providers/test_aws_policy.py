@@ -20,7 +20,8 @@ import boto3
 import botocore.session
 import pytest
 from aws_account import HOME_REGION, use_keys
-from aws_help import QUICK, SPOT, STACK, TYPE, spec, until
+from aws_help import QUICK, SPOT, STACK, TYPE, spec
+from waiting import until
 
 from cloudrun.assets import provisioning_dir
 from cloudrun.config import Settings

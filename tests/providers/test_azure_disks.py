@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 from azure.core.pipeline.transport import RequestsTransport
-from azure_help import ON_DEMAND, SPOT, Cloud, open_cloud, until
+from azure_help import ON_DEMAND, SPOT, Cloud, open_cloud
+from waiting import until
 
 from cloudrun.errors import NoCapacity, NotFound, ProviderError, Refused
 from cloudrun.models import LaunchOptions, Machine, MachineState

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 
 from cloudrun.catalog import list_types
 from cloudrun.catalog.loader import read_csv
-from cloudrun.config import Settings, load_settings
+from cloudrun.config import Settings
 from cloudrun.errors import ImageNotFound, NotOffered, ProviderError
 from cloudrun.models import Stack
 from cloudrun.providers.azure.images import boot_image, find_image, image_key, image_reference, login_user
@@ -32,23 +31,6 @@ READ = "Microsoft.Compute/skus/read"
 EAST = "eastus"
 NC6, T4, H100 = "Standard_NC6", "Standard_NC4as_T4_v3", "Standard_NC40ads_H100_v5"
 JAMMY = "Canonical:0001-com-ubuntu-server-jammy"
-
-
-@pytest.fixture(scope="module")
-def double(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AzureDouble]:
-    with AzureDouble(folder=tmp_path_factory.mktemp("azure")) as double:
-        yield double
-
-
-@pytest.fixture
-def session(double: AzureDouble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
-    for name, value in double.environment().items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("CLOUDRUN_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("CLOUDRUN_SIM", str(tmp_path / "sim"))
-    double.clear_faults()
-    double.forget_calls()
-    return Session(load_settings())
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from azure_help import CPU, HERE, ON_DEMAND, REGION, SPOT, TYPE, Cloud, open_cloud, spec, until
+from azure_help import CPU, HERE, ON_DEMAND, REGION, SPOT, TYPE, Cloud, open_cloud, spec
+from waiting import until
 
 from cloudrun.config import Settings
 from cloudrun.errors import (
@@ -42,7 +43,7 @@ LAUNCH_AND_DIE = """
 import itertools, os, signal, sys
 from pathlib import Path
 folder, home, address, most = sys.argv[1:]
-sys.path.insert(0, folder)
+sys.path[:0] = [folder, str(Path(folder).parent)]
 import requests.adapters
 from azure_help import CPU, spec
 from cloudrun.config import Settings

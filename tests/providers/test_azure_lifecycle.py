@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from azure_help import CPU, ON_DEMAND, REGION, SPOT, Cloud, open_cloud, spec, until
+from azure_help import CPU, ON_DEMAND, REGION, SPOT, Cloud, open_cloud, spec
+from waiting import until
 
 from cloudrun.config import Settings
 from cloudrun.errors import Credentials, NotFound, ProviderError

@@ -15,7 +15,7 @@ import pytest
 from azure_prices import PriceList, open_price_list, row
 
 from cloudrun import catalog
-from cloudrun.config import AZURE_PRICES_URL, Settings, load_settings
+from cloudrun.config import AZURE_PRICES_URL, Settings
 from cloudrun.errors import NotFound, ProviderError
 from cloudrun.models import GpuNeed, Market, Offer
 from cloudrun.providers.azure import AzureProvider, retail
@@ -32,24 +32,6 @@ SKUS, USAGES = "Microsoft.Compute/skus/read", "Microsoft.Compute/locations/usage
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 ON_DEMAND, SPOT = Market.ON_DEMAND, Market.SPOT
 SPOT_ROW: dict[str, Any] = {"name": "NC4as T4 v3 Spot"}
-
-
-@pytest.fixture(scope="module")
-def double(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AzureDouble]:
-    with AzureDouble(folder=tmp_path_factory.mktemp("azure")) as double:
-        yield double
-
-
-@pytest.fixture
-def session(double: AzureDouble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
-    """An account of the double that has asked nothing yet."""
-    for name, value in double.environment().items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("CLOUDRUN_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("CLOUDRUN_SIM", str(tmp_path / "sim"))
-    double.clear_faults()
-    double.forget_calls()
-    return Session(load_settings())
 
 
 @pytest.fixture

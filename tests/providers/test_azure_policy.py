@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from azure_help import CPU, HERE, ON_DEMAND, QUICK, REGION, SPOT, STACK, TYPE, Cloud, open_cloud, spec, until
+from azure_help import CPU, HERE, ON_DEMAND, REGION, SPOT, STACK, TYPE, Cloud, open_cloud, spec
+from quick_azure import QUICK
 from test_azure_leftovers import make_team
+from waiting import until
 
 from cloudrun.assets import provisioning_dir
 from cloudrun.errors import CloudrunError

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from azure_help import ON_DEMAND, SPOT, Cloud, open_cloud, until
+from azure_help import ON_DEMAND, SPOT, Cloud, open_cloud
+from waiting import until
 
 from cloudrun.errors import CloudrunError, Credentials, NoCapacity, NotFound, ProviderError
 from cloudrun.models import Guard, LaunchOptions, Machine, MachineState

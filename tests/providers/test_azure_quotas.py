@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,6 @@ import pytest
 from cloudrun import catalog
 from cloudrun.catalog import InstanceType
 from cloudrun.catalog.loader import read_csv
-from cloudrun.config import load_settings
 from cloudrun.errors import Credentials
 from cloudrun.models import Market
 from cloudrun.providers.azure.quotas import Usage, parse_usages, region_usages, squeezed, too_small
@@ -35,23 +33,6 @@ NC6, T4 = size("NC6"), size("NC4as_T4_v3")
 def room(**limits: tuple[int, int]) -> dict[str, Usage]:
     """Usages by squeezed name: limit and use."""
     return {name: Usage(name, limit, used) for name, (limit, used) in limits.items()}
-
-
-@pytest.fixture(scope="module")
-def double(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AzureDouble]:
-    with AzureDouble(folder=tmp_path_factory.mktemp("azure")) as double:
-        yield double
-
-
-@pytest.fixture
-def session(double: AzureDouble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
-    for name, value in double.environment().items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("CLOUDRUN_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("CLOUDRUN_SIM", str(tmp_path / "sim"))
-    double.clear_faults()
-    double.forget_calls()
-    return Session(load_settings())
 
 
 def asked(double: AzureDouble) -> int:

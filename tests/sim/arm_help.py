@@ -1,34 +1,22 @@
-"""Calls to a running ARM double as they stand on the wire, and waiting for what it does a moment later."""
+"""Calls to a running ARM double as they stand on the wire."""
 
 from __future__ import annotations
 
 import json
 import ssl
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import HTTPSConnection
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from cloudrun.sim.azure import AzureDouble, Delays
+from waiting import until
+
+from cloudrun.sim.azure import AzureDouble
 
 REGION = "eastus"
 SCOPE = "https://management.azure.com/.default"
-QUICK = Delays(
-    poll_s=0.01,
-    network_s=0.02,
-    disk_s=0.02,
-    group_s=0.02,
-    creating_s=0.05,
-    starting_s=0.05,
-    deallocating_s=0.05,
-    deleting_s=0.05,
-    grace_s=0.0,
-)
 DEADLINE_S = 20.0
-
-Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +72,9 @@ class Plain:
         assert answer.status in (200, 201, 202), answer
         if "azure-asyncoperation" in answer.headers:
             place = path_of(answer.headers["azure-asyncoperation"])
-            return wait_for(lambda: self("GET", place).body, lambda body: body["status"] != "InProgress")
+            return until(lambda: self("GET", place).body, lambda body: body["status"] != "InProgress")
         place = path_of(answer.headers["location"])
-        return wait_for(lambda: self("GET", place), lambda found: found.status != 202).body
+        return until(lambda: self("GET", place), lambda found: found.status != 202).body
 
     def put(self, path: str, body: Any) -> Any:
         """PUT, waited for; the resource as it is then."""
@@ -110,13 +98,3 @@ def path_of(url: str) -> str:
     """Path and query of an address."""
     parts = urlsplit(url)
     return f"{parts.path}?{parts.query}"
-
-
-def wait_for(look: Callable[[], Found], is_there: Callable[[Found], bool]) -> Found:
-    give_up_at = time.monotonic() + DEADLINE_S
-    while True:
-        found = look()
-        if is_there(found):
-            return found
-        assert time.monotonic() < give_up_at, found
-        time.sleep(0.01)

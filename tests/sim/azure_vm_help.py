@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from arm_help import QUICK, REGION, SCOPE, wait_for
+from arm_help import REGION, SCOPE
 from azure.core.exceptions import HttpResponseError
 from azure.identity import ClientSecretCredential
 from azure.mgmt.authorization import AuthorizationManagementClient
 from azure.mgmt.compute import ComputeManagementClient
 from azure.mgmt.network import NetworkManagementClient
 from azure.mgmt.resource.resources import ResourceManagementClient
+from quick_azure import QUICK
+from waiting import until
 
 from cloudrun.sim.azure import AzureDouble, Delays
 
@@ -131,7 +133,7 @@ class Subscription:
         return codes[1].partition("/")[2] if len(codes) > 1 else ""
 
     def wait_power(self, name: str, power: str) -> None:
-        wait_for(lambda: self.power(name), lambda found: found == power)
+        until(lambda: self.power(name), lambda found: found == power)
 
     def do(self, name: str, action: str, **more: Any) -> None:
         """start, deallocate, power_off, restart, redeploy, delete: waited for."""

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from arm_help import wait_for
 from azure_vm_help import GROUP, SPOT, TYPE, Subscription, refused, subscription
+from waiting import until
 
 from cloudrun.errors import BootFailed
 from cloudrun.sim.spec import MachineSpec, OnOff
@@ -102,7 +102,7 @@ def test_its_power_is_the_machines(account: Subscription, host: Host) -> None:
     account.do("m", "start")
     account.do("m", "delete")
     where = machine.spec.host
-    wait_for(lambda: machine.told, lambda told: told[-1] == "destroy")
+    until(lambda: machine.told, lambda told: told[-1] == "destroy")
     assert machine.told == ["boot", "off 0", "grow 50", f"move {where}", "boot", "destroy"]
 
 
@@ -168,16 +168,16 @@ def test_other_events_come_and_go(account: Subscription, host: Host) -> None:
     account.double.event(made.id, "Freeze", notice_s=0.2)
     [freeze] = machine.events()
     assert (freeze["EventType"], freeze["DurationInSeconds"]) == ("Freeze", 5)
-    wait_for(machine.events, lambda found: found == [] or found[0]["EventStatus"] == "Started")
-    wait_for(machine.events, lambda found: found == [])
+    until(machine.events, lambda found: found == [] or found[0]["EventStatus"] == "Started")
+    until(machine.events, lambda found: found == [])
     assert machine.told == ["boot"]
     account.double.event(made.id, "Reboot", notice_s=60)
     [reboot] = machine.events()
     told = json.dumps({"StartRequests": [{"EventId": reboot["EventId"]}]}).encode()
     machine.ask(EVENTS, "POST", told)
-    wait_for(lambda: machine.told, lambda told: told == ["boot", "off 0", "boot"])
+    until(lambda: machine.told, lambda told: told == ["boot", "off 0", "boot"])
     account.double.event(made.id, "Terminate", notice_s=0.1)
-    wait_for(account.left, lambda found: found == set())
+    until(account.left, lambda found: found == set())
     with pytest.raises(ValueError, match="no instance"):
         account.double.event(made.id, "Freeze")
 
@@ -239,5 +239,5 @@ def test_what_is_deleted_while_it_starts_stays_deleting(account: Subscription, h
     body = account.body("m", nic=account.nic("m"))
     account.compute.virtual_machines.begin_create_or_update(GROUP, "m", body, polling=False)
     account.resources.resource_groups.begin_delete(GROUP, polling=False)
-    wait_for(account.double.instances, lambda found: found[0]["state"] == "deleted")
-    wait_for(lambda: host.machines, lambda made: not made or made[0].told[-1] == "destroy")
+    until(account.double.instances, lambda found: found[0]["state"] == "deleted")
+    until(lambda: host.machines, lambda made: not made or made[0].told[-1] == "destroy")

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from arm_help import QUICK
 from azure_vm_help import GROUP, SPOT, USER, Subscription, subscription
 from machine_help import PORT, need, wait_for
+from quick_azure import QUICK
 
 from cloudrun.config import Settings
 from cloudrun.errors import ConnectFailed

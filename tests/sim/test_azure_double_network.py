@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from arm_help import QUICK, REGION, Plain, path_of, wait_for
+from arm_help import REGION, Plain, path_of
+from quick_azure import QUICK
+from waiting import until
 
 from cloudrun.sim.azure import AzureDouble
 
@@ -179,7 +181,7 @@ def test_a_group_that_others_use_is_not_deleted(plain: Plain) -> None:
     chain = make_chain(plain)
     make_interface(plain, plain.group("outside"), "guest", chain.subnet)
     location = path_of(plain("DELETE", chain.home).headers["location"])
-    end = wait_for(lambda: plain("GET", location), lambda found: found.status != 202)
+    end = until(lambda: plain("GET", location), lambda found: found.status != 202)
     assert (end.status, end.code) == (409, "ResourceGroupDeletionBlocked")
     assert [each["code"] for each in end.body["error"]["details"]] == ["InUseSubnetCannotBeDeleted"]
     assert plain("GET", chain.home).body["properties"]["provisioningState"] == "Succeeded"
@@ -191,7 +193,7 @@ def test_a_second_deletion_leaves_a_new_group_alone(tmp_path: Path) -> None:
     with AzureDouble(folder=tmp_path, delay_s=slow) as double, closing(Plain(double)) as plain:
         home = plain.group("g")
         first, halfway = plain("DELETE", home), time.monotonic() + 0.15
-        wait_for(time.monotonic, lambda now: now > halfway)
+        until(time.monotonic, lambda now: now > halfway)
         second = plain("DELETE", home)
         assert second.status == 202
         plain.settle(first)

@@ -16,7 +16,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from arm_help import QUICK, Answer, Plain, path_of, wait_for
+from arm_help import Answer, Plain, path_of
+from quick_azure import QUICK
+from waiting import until
 
 from cloudrun.sim.azure import AzureDouble
 
@@ -118,7 +120,7 @@ class Replay:
             return send()
         if _going(recorded["status"], recorded.get("body")):
             return send()
-        return wait_for(send, lambda found: not _going(found.status, found.body))
+        return until(send, lambda found: not _going(found.status, found.body))
 
     def _path(self, uri: str) -> str:
         path = self._ours(path_of(uri))

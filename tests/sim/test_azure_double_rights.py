@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from arm_help import QUICK, REGION, SCOPE, Plain
+from arm_help import REGION, SCOPE, Plain
 from azure.identity import ClientSecretCredential
 from azure.mgmt.authorization import AuthorizationManagementClient
+from quick_azure import QUICK
 
 from cloudrun.sim.azure import AzureDouble
 

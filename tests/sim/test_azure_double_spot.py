@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from arm_help import wait_for
 from azure_vm_help import GROUP, NEW_TYPE, SPOT, TYPE, Subscription, refused, subscription
+from waiting import until
 
 DELETE = {**SPOT, "evictionPolicy": "Delete"}
 
@@ -37,7 +37,7 @@ def test_an_evicted_machine_is_deallocated_and_keeps_its_disk(account: Subscript
 def test_an_evicted_machine_is_deleted_where_its_policy_says_so(account: Subscription) -> None:
     made = account.put("m", **DELETE)
     account.double.preempt(made.id, notice_s=0)
-    wait_for(account.left, lambda found: found == set())
+    until(account.left, lambda found: found == set())
     assert state(account, made.id) == "deleted"
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from arm_help import QUICK, REGION, Plain
+from arm_help import REGION, Plain
+from quick_azure import QUICK
 
 from cloudrun.sim.azure import AzureDouble, validate
 from cloudrun.sim.azure.wire import ApiError
