@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -28,7 +28,7 @@ class Home:
         self.settings = Settings(home=folder)
         self.store = Store(self.settings.store_path)
 
-    def add(self, run_id: str, *, code: Iterable[str] = ("shared",), mb: int = 0, **changes: Any) -> Run:
+    def add(self, run_id: str, *, code: Sequence[str] = ("shared",), mb: int = 0, **changes: Any) -> Run:
         """A run that ended a day before NOW, with log, record, outputs and a checkpoint."""
         bundle = self.keep(code)
         run = Run(
@@ -60,16 +60,15 @@ class Home:
         self.store.add_run(run, Attempt(run_id, 1, f"token-{run_id}", OFFER), [])
         return run
 
-    def keep(self, texts: Iterable[str]) -> Bundle:
+    def keep(self, texts: Sequence[str]) -> Bundle:
         """Keep code in the object store, one file for each text."""
-        files = []
-        for text in texts:
-            sha256 = hashlib.sha256(text.encode()).hexdigest()
+        bundle = bundle_of(texts)
+        for text, file in zip(texts, bundle.files, strict=True):
+            sha256 = file.sha256
             place = self.settings.objects_dir / sha256[:2] / sha256
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_text(text)
-            files.append(BundleFile(f"{text}.py", len(text), 0o644, sha256))
-        return Bundle(digest_files(files), tuple(files))
+        return bundle
 
     def runs(self) -> set[str]:
         """Of which anything but a lock is at home."""
@@ -88,6 +87,15 @@ class Home:
             for path in (root / below / part).rglob("*")
             if path.is_file() and path.name != "lock"
         }
+
+
+def bundle_of(texts: Sequence[str]) -> Bundle:
+    """Code with one file for each text, as a manifest."""
+    files = tuple(
+        BundleFile(f"{text}.py", len(text), 0o644, hashlib.sha256(text.encode()).hexdigest())
+        for text in texts
+    )
+    return Bundle(digest_files(files), files)
 
 
 def many(home: Home, count: int, *, seed: int = 0) -> None:

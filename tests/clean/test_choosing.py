@@ -135,6 +135,7 @@ def test_pins_can_be_taken_off_and_need_something_to_hold(home: Home) -> None:
     for pinned in (True, True, False, False):
         pin(home.settings, "aaaa", pinned=pinned)
         assert is_pinned(home.settings, "aaaa") is pinned
+        assert chosen(home) == (set() if pinned else {"aaaa"})
     cleaned(home, Choice())
     with pytest.raises(NotFound):
         pin(home.settings, "aaaa", pinned=True)

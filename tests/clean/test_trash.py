@@ -6,16 +6,21 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
+from threading import Timer
 
 import pytest
-from clean_home import NOW, Home, many
+from clean_home import NOW, Home, bundle_of, many
 
 from cloudrun.cleaning import Choice
 from cloudrun.client import Client
+from cloudrun.codestore import CodeStore
 from cloudrun.errors import NotFound, Refused
+from cloudrun.manifest import save_manifest
 from cloudrun.runfiles import RunFiles
-from cloudrun.trash import Trash, remove_tree
+from cloudrun.store_clean import RunIndex
+from cloudrun.trash import Batch, Trash, remove_tree
 
 KILLED_AT = Path(__file__).with_name("killed_at.py")
 RUNS = 12
@@ -112,6 +117,30 @@ def test_code_that_a_new_run_needs_goes_back(home: Home) -> None:
     home.add("bbbb", code=("two",), ended_at=None)
     (RunFiles(home.settings, "bbbb").folder).rename(home.settings.runs_dir / "cccc")
     client.clean(cleanup)
+    assert home.code() == {"two"}
+
+
+def test_code_that_a_submit_counts_on_goes_back(home: Home) -> None:
+    """It found the content, holds its run's lock, and writes its manifest only after the content went."""
+    home.add("aaaa", code=("one", "two"))
+    planned = CodeStore(home.settings).unneeded([])
+    assert planned == []  # the folder that no store knows needs them
+    remove_tree(str(RunFiles(home.settings, "aaaa").folder))
+    planned = CodeStore(home.settings).unneeded([])
+    writer = Timer(0.2, lambda: save_manifest(bundle_of(("two",)), files.bundle))
+    files = RunFiles(home.settings, "bbbb")
+
+    class Slow(Batch):
+        def take(self, path: str) -> bool:
+            if not writer.is_alive():
+                walking.enter_context(files.walking())
+                writer.start()
+            return super().take(path)
+
+    with ExitStack() as walking, RunIndex(home.settings.store_path) as index:
+        batch = Slow(home.settings.home, home.settings.home / "trash" / "0001-x")
+        assert CodeStore(home.settings).sweep(planned, index, batch)[0] == 1
+        writer.join()
     assert home.code() == {"two"}
 
 
