@@ -17,7 +17,6 @@ from azure.core.exceptions import ClientAuthenticationError
 from azure.identity import ClientSecretCredential
 from azure.mgmt.resource.resources import ResourceManagementClient
 from quick_azure import QUICK
-from quick_azure import QUICK
 
 from cloudrun.sim.azure import AzureDouble
 
