@@ -16,7 +16,6 @@ from http import HTTPStatus
 from typing import Any
 
 from cloudrun.sim.aws import pricing, rights, seeds
-from cloudrun.sim.aws.faults import Target
 from cloudrun.sim.aws.spot import Spot
 from cloudrun.sim.aws.volumes import Volumes
 from cloudrun.sim.aws.wire import (
@@ -29,6 +28,7 @@ from cloudrun.sim.aws.wire import (
     read_request,
 )
 from cloudrun.sim.aws.world import World
+from cloudrun.sim.faults import Target
 
 MOST_CALLS = 100_000  # remembered
 _OTHER_WAYS = ("RequestSpotInstances", "RequestSpotFleet", "CreateFleet", "CreateAutoScalingGroup")
@@ -89,7 +89,7 @@ class App:
 
     def _answer(self, request: Request) -> tuple[Reply, bool]:
         """The answer, and whether it gets lost on its way."""
-        fault = self._world.faults.take(Target(request.action, request.region), launch=False)
+        fault = self._world.faults.take(Target(request.action, request.region), machine=False)
         if fault and not fault.lose_answer:
             return error_reply(request, fault.error()), False
         return self._judge(request), fault is not None

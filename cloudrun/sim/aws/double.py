@@ -16,9 +16,10 @@ from cloudrun.models import Market
 from cloudrun.sim.aws import seeds
 from cloudrun.sim.aws.app import App, Call
 from cloudrun.sim.aws.control import Control
-from cloudrun.sim.aws.faults import EVERY_CALL, Fault
+from cloudrun.sim.aws.faults import Fault
 from cloudrun.sim.aws.spot import Spot
 from cloudrun.sim.aws.world import Delays, World
+from cloudrun.sim.faults import EVERY_CALL
 
 if TYPE_CHECKING:
     from cloudrun.sim.machine import MachineHost
@@ -122,7 +123,7 @@ class AwsDouble:
         """
         self._running().faults.add(
             Fault(
-                action=action,
+                call=action,
                 code=code,
                 message=message,
                 status=status,

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable
 from cloudrun.models import Market
 from cloudrun.sim.aws import seeds
 from cloudrun.sim.aws.backend import CODES
-from cloudrun.sim.aws.faults import Target
 from cloudrun.sim.aws.life import USER, Life
 from cloudrun.sim.aws.wire import (
     ApiError,
@@ -22,6 +21,7 @@ from cloudrun.sim.aws.wire import (
     with_filters,
 )
 from cloudrun.sim.aws.world import GONE, STOPPED_BY_USER, SimInstance, World
+from cloudrun.sim.faults import Target
 
 _ID = re.compile(r"i-[0-9a-f]{8}([0-9a-f]{9})?")
 _NO_INSTANCE = "i-0"  # a filter value that nothing has
@@ -172,7 +172,7 @@ class Instances:
         """Capacity and quota: a stopped machine has neither."""
         world = self._world
         place = instance.region, instance.zone, instance.type
-        fault = world.faults.take(Target("StartInstances", *place, instance.market.value), launch=True)
+        fault = world.faults.take(Target("StartInstances", *place, instance.market.value), machine=True)
         if fault:
             raise fault.error()
         if world.capacity.free(instance.type, instance.zone, instance.market) == 0:

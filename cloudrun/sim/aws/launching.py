@@ -9,7 +9,6 @@ from xml.etree import ElementTree as Xml
 
 from cloudrun.models import Market
 from cloudrun.sim.aws import seeds
-from cloudrun.sim.aws.faults import Target
 from cloudrun.sim.aws.life import Life
 from cloudrun.sim.aws.wanted import Reader, Wanted
 from cloudrun.sim.aws.wire import (
@@ -25,6 +24,7 @@ from cloudrun.sim.aws.wire import (
     without_list,
 )
 from cloudrun.sim.aws.world import Launch, SimInstance, SpotRequest, World
+from cloudrun.sim.faults import Target
 
 NO_CAPACITY = "InsufficientInstanceCapacity"
 
@@ -153,7 +153,7 @@ class Launching:
         zone, count = self._room(wanted)
         world = self._world
         fault = world.faults.take(
-            Target("RunInstances", wanted.region, zone, wanted.type, wanted.market.value), launch=True
+            Target("RunInstances", wanted.region, zone, wanted.type, wanted.market.value), machine=True
         )
         if fault:
             raise fault.error()

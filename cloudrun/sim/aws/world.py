@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 from cloudrun.models import Market
 from cloudrun.sim.aws.backend import Backend
-from cloudrun.sim.aws.faults import Faults
+from cloudrun.sim.aws.faults import Fault
 from cloudrun.sim.aws.prices import SpotPrices
 from cloudrun.sim.aws.quotas import Quotas, quota_code
 from cloudrun.sim.aws.wire import Form
 from cloudrun.sim.capacity import Capacity
 from cloudrun.sim.clock import Timers
+from cloudrun.sim.faults import Faults
 from cloudrun.sim.spec import SimMachine
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ class World:
         self.spot_prices = SpotPrices(seed)
         self.quotas = Quotas()
         self.capacity = Capacity()
-        self.faults = Faults()
+        self.faults: Faults[Fault] = Faults()
         self.visible_after_s = 0.0
         self.instances: dict[str, SimInstance] = {}
         self.requests: dict[str, SpotRequest] = {}

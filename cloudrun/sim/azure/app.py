@@ -15,7 +15,7 @@ from http import HTTPStatus
 from typing import Any
 
 from cloudrun.sim.azure.calls import Call, CallLog
-from cloudrun.sim.azure.faults import Fault, Target
+from cloudrun.sim.azure.faults import Fault, target_of
 from cloudrun.sim.azure.routes import Route, Routes
 from cloudrun.sim.azure.store import SUBSCRIPTION, World
 from cloudrun.sim.azure.tls import SOCKET
@@ -81,7 +81,7 @@ class App:
 
     def _judge(self, route: Route, request: Request) -> tuple[Reply, bool]:
         request.region = self._region(request)
-        target = Target(request.operation, request.region)
+        target = target_of(request.operation, request.region)
         fault = self._world.faults.take(target, machine=False) if request.operation else None
         lost = fault is not None and fault.lose_answer
         if fault is not None and not lost:

@@ -15,12 +15,13 @@ from cloudrun.sim.azure.app import App
 from cloudrun.sim.azure.calls import Call
 from cloudrun.sim.azure.compute import Compute
 from cloudrun.sim.azure.control import Control
-from cloudrun.sim.azure.faults import EVERY_CALL, Fault
+from cloudrun.sim.azure.faults import Fault
 from cloudrun.sim.azure.groups import Groups
 from cloudrun.sim.azure.network import NETWORK_KINDS
 from cloudrun.sim.azure.operations import Operations
 from cloudrun.sim.azure.store import SUBSCRIPTION, Delays, World
 from cloudrun.sim.azure.tls import CA_FILE, HttpsServer
+from cloudrun.sim.faults import EVERY_CALL
 
 if TYPE_CHECKING:
     from cloudrun.sim.machine import MachineHost
@@ -135,7 +136,7 @@ class AzureDouble:
         * is every call. type and market restrict calls that put or start a machine.
         """
         fault = Fault(
-            operation=operation,
+            call=operation,
             code=code,
             message=message,
             status=status,

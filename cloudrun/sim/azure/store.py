@@ -10,10 +10,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from cloudrun.sim.azure.authorization import Authorization
-from cloudrun.sim.azure.faults import Faults, Target
+from cloudrun.sim.azure.faults import Fault, target_of
 from cloudrun.sim.azure.tokens import Tokens
 from cloudrun.sim.azure.wire import ApiError, Body, Request
 from cloudrun.sim.clock import Timers
+from cloudrun.sim.faults import Faults
 
 if TYPE_CHECKING:
     from cloudrun.sim.azure.kinds import Kind
@@ -102,7 +103,7 @@ class World:
         self.timers = Timers()
         self.tokens = Tokens()
         self.authorization = Authorization(self.tokens.caller, f"/subscriptions/{SUBSCRIPTION}")
-        self.faults = Faults()
+        self.faults: Faults[Fault] = Faults()
         self.groups: dict[str, Group] = {}  # by name in lower case
         self.kinds: dict[str, Kind] = {}  # by type in lower case
         self._resources: dict[str, Resource] = {}  # by id in lower case
@@ -152,7 +153,9 @@ class World:
 
     def refuse_or_pass(self, request: Request, *, type: str, market: str) -> None:
         """Faults that name a size or a market, once a call's are known. Raises, or sets `late`."""
-        fault = self.faults.take(Target(request.operation, request.region, type, market), machine=True)
+        fault = self.faults.take(
+            target_of(request.operation, request.region, type=type, market=market), machine=True
+        )
         if fault is None:
             return
         if not fault.late:
