@@ -45,6 +45,9 @@ SECTIONS: dict[str, tuple[Entry, ...]] = {
         Entry("audit", "cloudrun.cli.audit:audit", "Find what is rented, left over, or billed for nothing."),
         Entry("sim", "cloudrun.cli.sim:sim", "A cloud on this computer to rehearse on."),
     ),
+    "Settings": (
+        Entry("config", "cloudrun.cli.config:config", "Show the settings, and set a budget for the month."),
+    ),
     "Tools": (
         Entry("plot", "cloudrun.cli.plot:plot", "Draw training curves of runs and logs."),
         Entry("notebook", "cloudrun.cli.notebook:notebook", "Make notebooks short enough to print."),

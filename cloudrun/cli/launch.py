@@ -68,7 +68,9 @@ def launch(type: str, count: int, dry_run: bool, yes: bool, as_json: bool, **giv
     named = {name: asked[name] for name in PLANNED}
     stack, candidates = client.plan_launch(type=type, **named)
     shown = _plan_lines(stack, candidates[0], asked, count)
-    for line in [*shown, *(field("warning", each) for each in client.limits(candidates))]:
+    limits = {name: asked[name] for name in ("keep", "max_hours", "budget_usd", "disk_gb")}
+    warnings = [*client.limits(candidates), *client.check_launch(candidates, count=count, **limits)]
+    for line in [*shown, *(field("warning", each) for each in warnings)]:
         (render.data if dry_run else render.say)(line)
     if dry_run:
         render.say("dry run: nothing was spent")

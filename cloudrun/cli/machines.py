@@ -186,7 +186,8 @@ def resize_disk(name: str, disk_gb: int, disk: str, dry_run: bool, yes: bool, as
 def extend(name: str, hours: float, as_json: bool) -> None:
     """Move a machine's deadline.
 
-    Counted from its deadline, or from now where it has none. The machine's own guard is told.
+    Counted from its deadline, or from now where it has none. The machine's own guard is told. Shows
+    what it may still cost; refused where the month's budget does not reach so far.
     """
     client = open_client()
     machine = client.extend(name, hours=hours)
@@ -198,6 +199,9 @@ def extend(name: str, hours: float, as_json: bool) -> None:
         render.data(
             f"{machine.name} ends at {clock(machine.deadline_at, now)} ({until(machine.deadline_at, now)})"
         )
+        if billed(machine):
+            rest, so_far = client.cost_until_deadline_usd(machine), client.machine_cost_usd(machine)
+            render.data(f"it has cost {money(so_far)}, and may cost {money(rest)} more until then")
 
 
 @click.command(

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from cloudrun.cli import render
-from cloudrun.errors import Interrupted, UsageError
+from cloudrun.cli.text import visible
+from cloudrun.errors import CloudrunError, Interrupted, UsageError
 from cloudrun.models import Market
 
 if TYPE_CHECKING:
@@ -18,13 +19,36 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 COMPLETED_RUNS = 50
+_WARNS = "cloudrun.warns"  # in the meta of the command line: the warning is arranged
 
 
 def open_client() -> Client:
     """The one way of the commands to everything else; imported here, so that --help stays fast."""
     from cloudrun.client import Client
 
-    return Client()
+    client = Client()
+    _warn_at_the_end(client)
+    return client
+
+
+def _warn_at_the_end(client: Client) -> None:
+    """Once, when the command is over, however it ends: what runs and costs with nobody to end it."""
+    context = click.get_current_context(silent=True)
+    if context is None or context.resilient_parsing or context.find_root().meta.get(_WARNS):
+        return
+    context.find_root().meta[_WARNS] = True
+    context.find_root().call_on_close(lambda: _warn_unguarded(client))
+
+
+def _warn_unguarded(client: Client) -> None:
+    try:
+        names = [machine.name for machine in client.unguarded()]
+    except (CloudrunError, OSError):  # the command itself has met it, and says so
+        return
+    if names:
+        render.say(
+            f"warning: nothing but you ends {visible(', '.join(names))}: cloudrun terminate {names[0]}"
+        )
 
 
 def json_option(command: Command) -> Command:

@@ -60,6 +60,11 @@ def run_row(run: Run, now: datetime) -> tuple[str, ...]:
     )
 
 
+def spent_text(today_usd: Decimal, month_usd: Decimal) -> str:
+    """`; spent 1.20 USD today, 14.02 USD this month`; nothing where the month has cost nothing."""
+    return f"; spent {money(today_usd)} today, {money(month_usd)} this month" if month_usd else ""
+
+
 def machines_line(machines: Sequence[Machine], now: datetime) -> str:
     """`2 machines up, 0.90 USD an hour; p2 ends at 21:15 (in 3 h); bench ends after 30 idle minutes`"""
     up = [machine for machine in machines if machine.state in UP]

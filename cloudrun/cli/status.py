@@ -9,7 +9,7 @@ import click
 from cloudrun.cli import render
 from cloudrun.cli.lazy import Verb
 from cloudrun.cli.options import complete_run, json_option, open_client
-from cloudrun.cli.run_view import RUN_COLUMNS, detail_lines, machines_line, run_row
+from cloudrun.cli.run_view import RUN_COLUMNS, detail_lines, machines_line, run_row, spent_text
 from cloudrun.cli.shapes import run_shape
 from cloudrun.client import Client
 from cloudrun.models import Run
@@ -37,7 +37,8 @@ def status(run: str, active: bool, job: str, project: str, limit: int, as_json: 
     """Show runs, or one run in detail.
 
     Runs that go on come first, then the newest. RUN is an id, its beginning, or `last`. The last
-    line tells which machines are up, what they cost an hour, and which ends when.
+    line tells which machines are up, what they cost an hour, which ends when, and what was spent today
+    and this month (UTC).
     """
     client = open_client()
     client.revive()
@@ -66,7 +67,7 @@ def _show_all(client: Client, runs: list[Run]) -> None:
         render.table(RUN_COLUMNS, [run_row(run, now) for run in runs])
     else:
         render.say("no runs; start with: cloudrun init hello && cloudrun submit hello")
-    render.say(machines_line(client.machines(), now))
+    render.say(machines_line(client.machines(), now) + spent_text(*client.spent_usd()))
 
 
 def _show_one(client: Client, run: Run, *, as_json: bool) -> None:
