@@ -74,10 +74,16 @@ def choice_options(command: Command) -> Command:
             click.option("--project", default="", help="Only runs of this project."),
             click.option("--job", default="", help="Only runs of this job."),
             click.option(
-                "--status", multiple=True, type=click.Choice(states), help="Only that ended so. Repeatable."
+                "--status",
+                multiple=True,
+                type=click.Choice(states),
+                help="Only those that ended so. Repeatable.",
             ),
             click.option(
-                "--older-than", metavar="AGE", callback=to_age, help="Only that ended before: 12h, 30d, 2w."
+                "--older-than",
+                metavar="AGE",
+                callback=to_age,
+                help="Only those that ended longer ago: 12h, 30d, 2w.",
             ),
             click.option(
                 "--keep-last",
