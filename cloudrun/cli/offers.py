@@ -74,17 +74,18 @@ def offers(
         max_price_per_hour_usd=max_price,
         currency=money.currency,
     )
-    shown = found[:limit]
     if as_json:
-        render.as_json([offer_shape(offer) for offer in shown])
+        render.as_json([offer_shape(offer) for offer in found[:limit]])
         return
+    _show(found[:limit], len(found), money)
+
+
+def _show(shown: list[Offer], found: int, money: Money) -> None:
     if shown:
         render.table(_columns(money), [_row(offer, money) for offer in shown])
-    left = len(found) - len(shown)
+    left = found - len(shown)
     render.say(
-        f"{plural(left, 'more offer')}; show them with --limit {len(found)}"
-        if left
-        else plural(len(found), "offer")
+        f"{plural(left, 'more offer')}; show them with --limit {found}" if left else plural(found, "offer")
     )
     if any(_price(offer, money).startswith(CONVERTED) for offer in shown):
         render.say(f"{CONVERTED} converted: {money.remark()}")
