@@ -87,6 +87,15 @@ def test_what_runs_counts_to_its_deadline_or_to_the_end_of_the_month(client: Cli
     assert late.ahead_usd == 31 * 24 - 1
 
 
+def test_what_comes_after_the_month_is_not_counted_in_it(client: Client) -> None:
+    end = budget.month_end(NOW)
+    rent(client, "long", at=end - 3 * HOUR, deadline_at=end + 20 * HOUR)
+    (found,) = budget.list_standings(client.store, {"": Decimal(50)}, now=end - HOUR)
+    assert (found.spent_usd, found.ahead_usd) == (2, 1)
+    (found,) = budget.list_standings(client.store, {"": Decimal(50)}, now=end + HOUR)
+    assert (found.month, found.spent_usd, found.ahead_usd) == ("2026-12", 1, 19)
+
+
 def test_today_and_this_month(client: Client) -> None:
     rent(client, "before", at=NOW - 48 * HOUR, closed_at=NOW - 46 * HOUR)
     rent(client, "on", at=NOW - 15 * HOUR)
