@@ -36,7 +36,7 @@ def load_offers(
     """
     markets = (market,) if market else (Market.ON_DEMAND, Market.SPOT)
     return [
-        _offer(known, region, each, prices.get(each))
+        make_offer(known, region, each, prices.get(each))
         for known in list_types(provider)
         if type in ("", known.type)
         for each in markets
@@ -136,7 +136,8 @@ def _day(as_of: date | None) -> date:
     return as_of or date.min
 
 
-def _offer(known: InstanceType, region: str, market: Market, price: Price | None) -> Offer:
+def make_offer(known: InstanceType, region: str, market: Market, price: Price | None = None) -> Offer:
+    """The catalogue's facts about a type as an offer."""
     return Offer(
         provider=known.provider,
         region=region,

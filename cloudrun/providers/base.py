@@ -25,6 +25,11 @@ class Need:
     regions: tuple[str, ...] = ()
     currency: str = ""  # quote prices in this one too, where the provider can
 
+    @property
+    def markets(self) -> tuple[Market, ...]:
+        """The one that is wanted, else those that cost money."""
+        return (self.market,) if self.market else (Market.ON_DEMAND, Market.SPOT)
+
 
 class Provider(Protocol):
     """One account at one provider. Constructed with `Settings`; construction does no I/O."""

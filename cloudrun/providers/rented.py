@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from cloudrun.config import Settings
 from cloudrun.keys import LOGIN_KEY, host_key_lines
-from cloudrun.models import Machine, SshAddress
+from cloudrun.models import LaunchSpec, Machine, SshAddress
 from cloudrun.providers import tags as t
 
 
@@ -23,6 +24,21 @@ def told_by(tags: Mapping[str, str]) -> dict[str, Any]:
         "run_owned": tags.get(t.RUN_OWNED) == "1",
         "disk_gb": int(tags[t.DISK_GB]) if tags.get(t.DISK_GB, "").isdigit() else 0,
     }
+
+
+def as_asked(machine: Machine, spec: LaunchSpec) -> Machine:
+    """A machine just launched. The offer's facts count: it may know what the catalogue does not."""
+    offer = spec.offer
+    return replace(
+        machine,
+        price_per_hour_usd=offer.price_per_hour_usd,
+        deadline_at=spec.guard.deadline_at,
+        idle_minutes=spec.guard.idle_minutes,
+        gpu=offer.gpu,
+        gpu_count=offer.gpu_count,
+        gpu_memory_gib=offer.gpu_memory_gib,
+        gpu_capability=offer.gpu_capability,
+    )
 
 
 def fact(machine: Machine, name: str) -> str:

@@ -48,6 +48,7 @@ from cloudrun.providers.aws.session import Session
 from cloudrun.providers.aws.tags import launch_tags, specifications, tags_of
 from cloudrun.providers.launched import Launched, launch_folder, load_launched, now, share_keys
 from cloudrun.providers.refusals import Row
+from cloudrun.providers.rented import as_asked
 
 RELEASE = ("sudo", "shutdown", "-h", "now")  # what that means is said at the launch: stop or terminate
 # Ubuntu takes 2 GB, a driver with CUDA 10 to 15, torch 5, and NVIDIA's images up to 75; half a cent an hour.
@@ -286,18 +287,7 @@ def _keep(
 
 
 def _machine(session: Session, spec: LaunchSpec, instance: Mapping[str, Any]) -> Machine:
-    """The offer's facts count: it may know what the catalogue does not."""
-    offer = spec.offer
-    return replace(
-        machine_of(session.settings, offer.region, instance),
-        price_per_hour_usd=offer.price_per_hour_usd,
-        deadline_at=spec.guard.deadline_at,
-        idle_minutes=spec.guard.idle_minutes,
-        gpu=offer.gpu,
-        gpu_count=offer.gpu_count,
-        gpu_memory_gib=offer.gpu_memory_gib,
-        gpu_capability=offer.gpu_capability,
-    )
+    return as_asked(machine_of(session.settings, spec.offer.region, instance), spec)
 
 
 def _clear_name(session: Session, folder: Path, known: Launched, name: str) -> None:

@@ -31,7 +31,6 @@ from cloudrun.words import nearest
 
 PROVIDER = "aws"
 PLACES_AGE = timedelta(days=1)  # regions and zones change by the month
-MARKETS = (Market.ON_DEMAND, Market.SPOT)
 REHEARSAL = "rehearsal: the price is simulated"
 
 Priced = tuple[Decimal | None, date | None]  # USD an hour, and of which day
@@ -135,7 +134,7 @@ def _shipped_regions(type: str = "") -> list[str]:
 def _look_around(session: Session, types: Sequence[InstanceType], need: Need) -> list[Region]:
     """The regions asked for, or all that the account may use, looked at side by side."""
     session.require_credentials()
-    look = partial(_look, session, types, _markets(need))
+    look = partial(_look, session, types, need.markets)
     return side_by_side(look, need.regions or _enabled_regions(session))
 
 
@@ -216,12 +215,12 @@ def _offers_of(known: InstanceType, regions: Sequence[Region], prices: Prices, n
 
 def _offers_at(known: InstanceType, region: Region, zone: str, prices: Prices, need: Need) -> Iterator[Offer]:
     """In one zone; zone "" is a region that could not be asked, as the catalogue knows it."""
-    for market in _markets(need):
+    for market in need.markets:
         if not zone and (region.name, known.type, market) not in prices.shipped:
             continue
         price, as_of = prices.find(region, zone, known.type, market)
         why_not = too_small(region.limits or {}, region.name, known, market)
-        offer = replace(_blank(known, region.name, market), zone=zone, price_per_hour_usd=price)
+        offer = replace(catalog.make_offer(known, region.name, market), zone=zone, price_per_hour_usd=price)
         yield replace(offer, price_as_of=as_of, fits=not why_not, why_not=why_not)
 
 
@@ -229,28 +228,8 @@ def _refusals(known: InstanceType, region: str, where: str, need: Need) -> Itera
     why_not = f"AWS does not offer it in {where}"
     if warning := catalog.type_warning(PROVIDER, known.type):
         why_not += f": {warning}"
-    for market in _markets(need):
-        yield replace(_blank(known, region, market), fits=False, why_not=why_not)
-
-
-def _markets(need: Need) -> tuple[Market, ...]:
-    return (need.market,) if need.market else MARKETS
-
-
-def _blank(known: InstanceType, region: str, market: Market) -> Offer:
-    return Offer(
-        provider=PROVIDER,
-        region=region,
-        type=known.type,
-        market=market,
-        price_per_hour_usd=None,
-        gpu=known.gpu,
-        gpu_count=known.gpu_count,
-        gpu_memory_gib=known.gpu_memory_gib,
-        gpu_capability=known.gpu_capability,
-        vcpus=known.vcpus,
-        memory_gib=known.memory_gib,
-    )
+    for market in need.markets:
+        yield replace(catalog.make_offer(known, region, market), fits=False, why_not=why_not)
 
 
 def _scores(session: Session, type: str, offers: Sequence[Offer]) -> dict[str, int]:

@@ -49,6 +49,7 @@ from cloudrun.providers.azure.power import BUSY, has_code
 from cloudrun.providers.azure.session import Session
 from cloudrun.providers.firewall import my_address
 from cloudrun.providers.launched import Launched, launch_folder, load_launched, now
+from cloudrun.providers.rented import as_asked
 
 RELEASE = ("sudo", "python3", companion_path(PROVIDER), "release")
 # Ubuntu takes 2 GB, a driver with CUDA 10 to 15, torch 5; Azure's images have up to 64.
@@ -294,17 +295,7 @@ def _take_back(session: Session, spec: LaunchSpec, folder: Path) -> None:
 
 def _keep(session: Session, spec: LaunchSpec, folder: Path, known: Launched, vm: Body) -> Machine:
     """The answer as a machine, kept in the request's place. Raises where Azure has failed to make it."""
-    offer = spec.offer
-    machine = replace(
-        machine_of(session.settings, vm),
-        price_per_hour_usd=offer.price_per_hour_usd,
-        deadline_at=spec.guard.deadline_at,
-        idle_minutes=spec.guard.idle_minutes,
-        gpu=offer.gpu,
-        gpu_count=offer.gpu_count,
-        gpu_memory_gib=offer.gpu_memory_gib,
-        gpu_capability=offer.gpu_capability,
-    )
+    machine = as_asked(machine_of(session.settings, vm), spec)
     refuse_failed(session, vm, machine)
     if right := let_it_release_itself(session, vm):
         machine = replace(machine, detail=(*machine.detail, (SELF_RELEASE, right)))

@@ -31,7 +31,6 @@ from cloudrun.providers.base import Need
 from cloudrun.words import nearest
 
 PROVIDER = "azure"
-MARKETS = (Market.ON_DEMAND, Market.SPOT)
 REHEARSAL = "rehearsal: the price is simulated"
 ROUNDS = (4, 8, 16)  # of regions, the cheapest first, each round asked side by side: two calls a region
 ENOUGH = 3  # offers of each market that the subscription can really have end the rounds
@@ -134,18 +133,18 @@ def _priced(types: Sequence[InstanceType], prices: Prices, need: Need) -> Iterat
         live = {region for region in prices.regions(known.type) if _wanted(region, need.regions)}
         old = {region for size, region, _ in shipped if size == known.type and region}
         regions = need.regions or sorted(live or old)
-        for market in _markets(need):
+        for market in need.markets:
             for region in regions:
                 yield _offer(known, region, market, prices, shipped)
             if not regions:
-                yield replace(_blank(known, "", market), fits=False, why_not=NO_PRICE)
+                yield replace(catalog.make_offer(known, "", market), fits=False, why_not=NO_PRICE)
 
 
 def _offer(
     known: InstanceType, region: str, market: Market, prices: Prices, shipped: Mapping[Key, Offer]
 ) -> Offer:
     key = (known.type, region, market)
-    blank = _blank(known, region, market)
+    blank = catalog.make_offer(known, region, market)
     if key in prices.by_place:
         return replace(blank, price_per_hour_usd=prices.by_place[key], price_as_of=prices.as_of)
     if key in shipped:
@@ -205,7 +204,7 @@ def _look_around(
         here.setdefault(offer.region, {})[offer.type] = types[offer.type]
 
     def look(name: str) -> Region:
-        return _look(session, name, list(here[name].values()), _markets(need))
+        return _look(session, name, list(here[name].values()), need.markets)
 
     seen: dict[str, Region] = {}
     for size in (len(here),) if need.regions else ROUNDS:
@@ -226,7 +225,7 @@ def _enough(
     that did not answer counts as one that can: others would answer no sooner."""
     if all(_is_gone(name, seen) for name in types):
         return True
-    counts = dict.fromkeys(_markets(need), 0)
+    counts = dict.fromkeys(need.markets, 0)
     for offer in offers:
         region = seen.get(offer.region)
         if region and not region.why_not(types[offer.type], offer.market):
@@ -262,28 +261,8 @@ def _fits_quota(region: Region, known: InstanceType, markets: Sequence[Market]) 
 # --- offers --------------------------------------------------------------------------------
 
 
-def _markets(need: Need) -> tuple[Market, ...]:
-    return (need.market,) if need.market else MARKETS
-
-
 def _warned(offer: Offer, warning: str) -> Offer:
     return replace(offer, warning="; ".join(filter(None, (offer.warning, warning))))
-
-
-def _blank(known: InstanceType, region: str, market: Market) -> Offer:
-    return Offer(
-        provider=PROVIDER,
-        region=region,
-        type=known.type,
-        market=market,
-        price_per_hour_usd=None,
-        gpu=known.gpu,
-        gpu_count=known.gpu_count,
-        gpu_memory_gib=known.gpu_memory_gib,
-        gpu_capability=known.gpu_capability,
-        vcpus=known.vcpus,
-        memory_gib=known.memory_gib,
-    )
 
 
 def _order(offer: Offer) -> tuple[bool, bool, Decimal, str, str, str]:
