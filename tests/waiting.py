@@ -14,5 +14,5 @@ def until(ask: Callable[[], T], enough: Callable[[T], bool], *, within_s: float 
     give_up_at = time.monotonic() + within_s
     while not enough(found := ask()):
         assert time.monotonic() < give_up_at, found
-        time.sleep(0.01)
+        time.sleep(0.02)
     return found
