@@ -38,7 +38,7 @@ class Cure(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One thing at a provider. `problem` is "" where it is as it should be; without a cure it is shown alone."""
+    """One thing at a provider. `problem` is "" where it is well; without a cure it is only shown."""
 
     provider: str
     region: str
