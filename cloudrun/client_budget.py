@@ -61,4 +61,6 @@ class BudgetVerbs:
         """Rented machines that run and that nothing but their owner ends, as the store has them."""
         from cloudrun.budget import unguarded
 
+        if not self.settings.store_path.exists():  # to look must not make one
+            return []
         return unguarded(self.store.list_machines())

@@ -14,6 +14,7 @@ from cloudrun.client import Client
 from cloudrun.errors import NoCapacity, ProviderError
 from cloudrun.events import Event, LogData
 from cloudrun.models import MachineState, Market, Outcome, Plan, RunState
+from cloudrun.providers import PROVIDERS
 
 COUNTS = """
     import json, os, pathlib, time
@@ -99,8 +100,9 @@ def test_a_preempted_run_goes_on_elsewhere_from_its_checkpoint(client: Client, m
 
 
 def test_a_provider_that_is_only_planned_for_is_refused_before_anything_is_kept(
-    client: Client, make_job
+    client: Client, make_job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delitem(PROVIDERS, "azure")
     plan = client.plan(make_job("print(1)"), type="NC6", market=Market.SPOT)
     with pytest.raises(ProviderError, match="azure"):
         client.submit(plan)
