@@ -15,13 +15,13 @@ from decimal import Decimal
 from enum import StrEnum
 
 from cloudrun import adopt, catalog, doctor, machines, rent
+from cloudrun.catalog.prices import HOURS_PER_MONTH
 from cloudrun.context import Context
 from cloudrun.errors import CloudrunError, ProviderError
 from cloudrun.events import Note
 from cloudrun.models import Machine, MachineState, Market
 from cloudrun.providers.base import Leftover, Leftovers, Stoppable
 
-HOURS_PER_MONTH = 730  # 365 * 24 / 12, as the providers quote monthly prices
 MOST_AT_ONCE = 8
 FREE_FOR_S = 120.0  # what a machine that is ending still needs goes within this
 

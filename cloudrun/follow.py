@@ -109,7 +109,7 @@ def _reconnect(ctx: Context, machine: Machine, loss: CloudrunError) -> tuple[Mac
     wait_s, started = 0.1, False
     while True:
         machine = rent.wake(ctx, machine)
-        if rent.is_evicted(machine) or rent.failed_start(machine):
+        if rent.waits_for_start(machine):
             machine = _start_evicted(ctx, machine, again=started)
             started = True
             give_up_at = time.monotonic() + RECONNECT_FOR_S
@@ -157,7 +157,7 @@ def _start_evicted(ctx: Context, machine: Machine, *, again: bool) -> Machine:
         while dict(machine.detail).get("state") == "stopping":
             time.sleep(rent.first_wait_s(ctx, machine))
             machine = rent.refresh(ctx, machine)
-        if not (rent.is_evicted(machine) or rent.failed_start(machine)):
+        if not rent.waits_for_start(machine):
             return machine  # somebody else has started it, or ended it
         try:
             return rent.start_again(ctx, machine)

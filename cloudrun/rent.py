@@ -315,6 +315,11 @@ def is_evicted(machine: Machine) -> bool:
     return machine.state is MachineState.STOPPED and dict(machine.detail).get("preempted") == "deallocate"
 
 
+def waits_for_start(machine: Machine) -> bool:
+    """Whether it is off against its owner's will, its disk kept, and nobody but us starts it again."""
+    return is_evicted(machine) or bool(failed_start(machine))
+
+
 def failed_start(machine: Machine) -> str:
     """The code with which its provider gave up a start that it had accepted; "" for a machine without one."""
     return dict(machine.detail).get("failure", "") if machine.state is MachineState.STOPPED else ""

@@ -16,6 +16,7 @@ from cloudrun.catalog.prices import (
     running_cost_per_hour_usd,
     successors,
     type_warning,
+    wanted_types,
 )
 
 __all__ = [
@@ -32,4 +33,5 @@ __all__ = [
     "running_cost_per_hour_usd",
     "successors",
     "type_warning",
+    "wanted_types",
 ]

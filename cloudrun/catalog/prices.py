@@ -16,7 +16,7 @@ from cloudrun.catalog.loader import (
     load_billing,
     read_csv,
 )
-from cloudrun.models import Market, Offer
+from cloudrun.models import GpuNeed, Market, Offer
 
 SPECIAL_REGIONS = ("us-gov-", "usgov", "cn-", "china")  # accounts of their own; only when asked for by name
 HOURS_PER_MONTH = 730  # 365 * 24 / 12, as both providers quote monthly prices
@@ -42,6 +42,20 @@ def load_offers(
         for each in markets
         for region, prices in _by_region((known.provider, known.type), each).items()
         if _wanted(region, regions)
+    ]
+
+
+def wanted_types(provider: str, type: str, gpu: GpuNeed) -> list[InstanceType]:
+    """The provider's type of that name, else each of its GPU types with what the need asks for."""
+    if type:
+        known = find_type(provider, type)
+        return [known] if known else []
+    return [
+        known
+        for known in list_types(provider)
+        if known.gpu_count >= max(gpu.count, 1)
+        and known.gpu_memory_gib >= gpu.min_memory_gib
+        and (known.gpu_capability or 0) >= gpu.min_capability
     ]
 
 

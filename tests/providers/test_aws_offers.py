@@ -15,13 +15,14 @@ import pytest
 from aws_account import Account, account_of, use_keys, use_nothing
 
 from cloudrun import catalog
+from cloudrun.catalog import wanted_types
 from cloudrun.catalog.loader import read_csv
 from cloudrun.config import Settings
 from cloudrun.errors import Credentials, ImageNotFound, NotFound, ProviderError
 from cloudrun.models import GpuNeed, Machine, MachineState, Market, Offer, Stack
 from cloudrun.providers.answers import OLDEST, kept, side_by_side
 from cloudrun.providers.aws.images import find_image, login_user
-from cloudrun.providers.aws.offers import REHEARSAL, find_offers, wanted_types
+from cloudrun.providers.aws.offers import REHEARSAL, find_offers
 from cloudrun.providers.aws.prices import on_demand_prices, spot_prices
 from cloudrun.providers.aws.session import Session
 from cloudrun.providers.base import Need
@@ -307,11 +308,11 @@ def test_throttling_is_waited_out(account: Account) -> None:
 
 def test_only_types_that_do_are_asked_for() -> None:
     need = Need(gpu=GpuNeed(count=2, min_memory_gib=16, min_capability=7.0))
-    types = wanted_types(need)
+    types = wanted_types("aws", need.type, need.gpu)
     assert {"g4dn.12xlarge", "p3.8xlarge"} <= {known.type for known in types}
     assert all(known.gpu_count >= 2 and known.gpu_memory_gib >= 16 for known in types)
     assert all((known.gpu_capability or 0) >= 7 for known in types)
-    assert not any(known.gpu_count == 0 for known in wanted_types(Need()))
+    assert not any(known.gpu_count == 0 for known in wanted_types("aws", "", GpuNeed()))
 
 
 # --- prices ---

@@ -15,11 +15,12 @@ import pytest
 from azure_prices import PriceList, open_price_list, row
 
 from cloudrun import catalog
+from cloudrun.catalog import wanted_types
 from cloudrun.config import AZURE_PRICES_URL, Settings
 from cloudrun.errors import NotFound, ProviderError
 from cloudrun.models import GpuNeed, Market, Offer
 from cloudrun.providers.azure import AzureProvider, retail
-from cloudrun.providers.azure.offers import ENOUGH, REHEARSAL, ROUNDS, find_offers, wanted_types
+from cloudrun.providers.azure.offers import ENOUGH, REHEARSAL, ROUNDS, find_offers
 from cloudrun.providers.azure.retail import parse_items, retail_prices
 from cloudrun.providers.azure.session import Session
 from cloudrun.providers.base import Need
@@ -235,7 +236,7 @@ def test_what_azure_never_had(nobody: Settings, need: Need) -> None:
 
 
 def test_types_that_the_job_could_use() -> None:
-    wanted = wanted_types(Need(gpu=GpuNeed(count=2, min_memory_gib=40, min_capability=8.0)))
+    wanted = wanted_types("azure", "", GpuNeed(count=2, min_memory_gib=40, min_capability=8.0))
     assert wanted
     assert all(each.gpu_count >= 2 and each.gpu_memory_gib >= 40 for each in wanted)
     assert T4 not in {each.type for each in wanted}

@@ -79,7 +79,7 @@ def find_offers(session: Session, need: Need) -> list[Offer]:
     for a region that does not exist.
     """
     _check_regions(need.regions)
-    types = wanted_types(need)
+    types = catalog.wanted_types(PROVIDER, need.type, need.gpu)
     if not types:
         return []
     try:
@@ -96,21 +96,6 @@ def find_offers(session: Session, need: Need) -> list[Offer]:
         offers = [replace(offer, warning=REHEARSAL) for offer in offers]
     scores = _scores(session, need.type, offers) if need.type else {}
     return sorted(offers, key=partial(_order, scores))
-
-
-def wanted_types(need: Need) -> list[InstanceType]:
-    """The type that is named, else every GPU type of the catalogue with what the need asks for."""
-    if need.type:
-        known = catalog.find_type(PROVIDER, need.type)
-        return [known] if known else []
-    gpu = need.gpu
-    return [
-        known
-        for known in catalog.list_types(PROVIDER)
-        if known.gpu_count >= max(gpu.count, 1)
-        and known.gpu_memory_gib >= gpu.min_memory_gib
-        and (known.gpu_capability or 0) >= gpu.min_capability
-    ]
 
 
 def _check_regions(regions: Sequence[str]) -> None:

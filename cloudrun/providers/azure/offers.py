@@ -67,7 +67,7 @@ def find_offers(session: Session, need: Need) -> list[Offer]:
     Blocking: a call or two for prices, two calls for each region that is looked at, all side by side, answers
     kept for minutes to a day. Raises NotFound for a region that does not exist.
     """
-    types = wanted_types(need)
+    types = catalog.wanted_types(PROVIDER, need.type, need.gpu)
     if not types:
         _check_regions(need.regions, ())
         return []
@@ -84,21 +84,6 @@ def find_offers(session: Session, need: Need) -> list[Offer]:
     if session.simulated:
         offers = [_warned(offer, REHEARSAL) for offer in offers]
     return offers
-
-
-def wanted_types(need: Need) -> list[InstanceType]:
-    """The type that is named, else every GPU type of the catalogue with what the need asks for."""
-    if need.type:
-        known = catalog.find_type(PROVIDER, need.type)
-        return [known] if known else []
-    gpu = need.gpu
-    return [
-        known
-        for known in catalog.list_types(PROVIDER)
-        if known.gpu_count >= max(gpu.count, 1)
-        and known.gpu_memory_gib >= gpu.min_memory_gib
-        and (known.gpu_capability or 0) >= gpu.min_capability
-    ]
 
 
 def _check_regions(regions: Sequence[str], live: Iterable[str]) -> None:
