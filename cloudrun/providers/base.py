@@ -6,10 +6,11 @@ records, and map every error of their SDK to one of ours.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from cloudrun.models import GpuNeed, Guard, LaunchSpec, Machine, Market, Offer, Stack
@@ -189,4 +190,49 @@ class Attachable(Protocol):
 
     def scan_host_key(self, target: str) -> str:
         """The host key line that the host shows now, for the user to confirm."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """One object of a bucket. `key` is below the place that was opened; sha256 is "" where a listing does
+    not tell (S3)."""
+
+    key: str
+    size: int  # bytes
+    sha256: str  # hex
+    modified_at: datetime
+
+
+class Bucket(Protocol):
+    """A place for objects: a bucket of S3 or a container of Azure Blob Storage, below a prefix.
+
+    All methods block. They raise NotFound for a bucket or object that is not there, Credentials without
+    credentials or rights, ProviderError where nobody answers, TransferFailed for content that is not what
+    was stored. Safe for many threads.
+    """
+
+    url: str  # s3://bucket/prefix or az://container/prefix
+
+    def put(self, key: str, path: Path, sha256: str) -> None:
+        """Store the file whole or not at all; the service itself checks what arrives. Idempotent: what has
+        that key is replaced."""
+        ...
+
+    def get(self, key: str, to: Path) -> str:
+        """Fetch an object to that path (folders are made) and return its sha256, verified against the one that
+        was stored with it. Nothing is left at `to` unless all of it is right."""
+        ...
+
+    def list(self, prefix: str = "") -> Iterator[StoredObject]:
+        """Everything whose key begins with prefix, by key, page by page."""
+        ...
+
+    def delete(self, keys: Sequence[str]) -> int:
+        """Remove objects in as few calls as the service has (1,000 a call at S3, 256 at Blob); returns how
+        many calls. Idempotent: what is not there counts as removed."""
+        ...
+
+    def sign(self, key: str, method: str, ttl_s: float) -> str:
+        """An address with which anybody may GET or PUT that one object for so long (at most 7 days)."""
         ...
