@@ -163,8 +163,15 @@ class Stack:
     max_capability: float | None = None
     needs_gpu: bool = False
     images: tuple[tuple[str, str], ...] = ()  # (provider, image key)
-    steps: tuple[str, ...] = ()
+    steps: tuple[str, ...] = ()  # names of provisioning steps, in order
     source: str = ""  # where the compatibility facts come from
+    os: str = ""  # e.g. "ubuntu-16.04"
+    packages: tuple[tuple[str, str], ...] = ()  # (apt name, exact version)
+    repositories: tuple[str, ...] = ()  # apt repository lines, or names that the step knows: "nvidia-cuda"
+    pip: tuple[tuple[str, str], ...] = ()  # (name, version pin) of what the frameworks stand on
+    theanorc: tuple[tuple[str, str], ...] = ()  # ("section.key", value)
+    env: tuple[tuple[str, str], ...] = ()
+    tuning: tuple[tuple[str, str], ...] = ()  # persistence, auto-boost, clocks
 
 
 # --- what is offered and rented ----------------------------------------------------------
@@ -330,6 +337,31 @@ class Bundle:
 
 
 @dataclass(frozen=True, slots=True)
+class DataInput:
+    """Data that a run reads at CLOUDRUN_DATA_DIR/mount: a dataset's version, or outputs of another run.
+
+    `digest` says the content. With `url` the machine fetches it itself, and the sizes are not known (0).
+    """
+
+    mount: str
+    digest: str
+    size_bytes: int = 0
+    files: int = 0
+    name: str = ""  # of the dataset, with its version
+    version: str = ""
+    run: str = ""  # id of the run whose outputs it is, and the folder below them
+    path: str = ""
+    url: str = ""
+    sha256: str = ""  # of what the address gives
+    extract: bool = False
+
+    @property
+    def source(self) -> str:
+        """`horses:v1`, or `8f3k2m4n:features`."""
+        return f"{self.name}:{self.version}" if self.name else f"{self.run}:{self.path}"
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """Stages 1 to 4 as one record: free to make, metered to execute."""
 
@@ -351,6 +383,7 @@ class Plan:
     warnings: tuple[str, ...] = ()
     env: tuple[tuple[str, str], ...] = ()  # for the process; secrets never stand here
     stage_seconds: tuple[tuple[Stage, float], ...] = ()
+    data: tuple[DataInput, ...] = ()
 
 
 # --- what happened -----------------------------------------------------------------------

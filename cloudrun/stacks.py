@@ -6,6 +6,9 @@ file in images/, whose comments say where each fact comes from.
 
 from __future__ import annotations
 
+import hashlib
+import json
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Annotated
@@ -20,7 +23,17 @@ from cloudrun.words import nearest
 
 NONE = "none"  # the stack that installs nothing: whatever the machine has
 
+_TOLD = {"name", "description", "source"}  # for people only: they change nothing on a machine
+
 _Capability = Annotated[float, Field(ge=1, le=100, allow_inf_nan=False)]
+# What goes into apt's, pip's and a shell's command lines: nothing that any of them would take for more.
+_Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+_-]*$", max_length=100)]
+_Version = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+:~_-]*$", max_length=100)]
+_Pin = Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9.+_!-]*)?$", max_length=100)]
+_Value = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$", max_length=1000)]
+_Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=100)]
+_Section = Annotated[str, Field(pattern=r"^[a-z_0-9]+\.[A-Za-z_0-9.]+$", max_length=100)]
+_Repository = Annotated[str, Field(pattern=r"^[A-Za-z0-9][^\x00-\x1f\x7f]*$", max_length=500)]
 
 
 class _StackFile(BaseModel):
@@ -35,9 +48,16 @@ class _StackFile(BaseModel):
     needs_gpu: bool = False
     min_capability: _Capability | None = None
     max_capability: _Capability | None = None
-    frameworks: dict[str, str] = {}
+    os: Annotated[str, Field(pattern=r"^([a-z]+-[0-9.]+)?$")] = ""
+    steps: list[_Name] = []
+    repositories: list[_Repository] = []
+    packages: dict[_Name, _Version] = {}
+    frameworks: dict[_Name, _Pin] = {}
+    pip: dict[_Name, _Pin] = {}
+    theanorc: dict[_Section, _Value] = {}
+    env: dict[_Variable, _Value] = {}
+    tuning: dict[_Name, _Value] = {}
     images: dict[str, str] = {}
-    steps: list[str] = []
 
 
 def load_stack(name_or_path: str) -> Stack:
@@ -57,6 +77,25 @@ def load_stack(name_or_path: str) -> Stack:
 def list_stacks() -> list[Stack]:
     """The stacks that come with cloudrun, by name."""
     return [_read(assets.images_dir() / f"{name}.toml") for name in _names()]
+
+
+def stack_hash(stack: Stack) -> str:
+    """sha256 (hex) over every pin of the stack and the text of the steps that it names; names and tags take
+    the first 12 digits. Equal for stacks that make the same machine. Raises NotFound for an unknown step."""
+    pins = {key: value for key, value in asdict(stack).items() if key not in _TOLD}
+    digest = hashlib.sha256(json.dumps(pins, sort_keys=True).encode())
+    for name in stack.steps:
+        digest.update(_step(name).read_bytes())
+    return digest.hexdigest()
+
+
+def _step(name: str) -> Path:
+    folder = assets.provisioning_dir() / "steps"
+    path = folder / (name if name.endswith(".sh") else f"{name}.sh")
+    if not path.is_file():
+        hint = nearest(name, [step.stem for step in folder.glob("*.sh")])
+        raise NotFound(f"no provisioning step {name!r}", hint=hint)
+    return path
 
 
 def drives(stack: Stack, capability: float | None, gpu_count: int) -> str:
@@ -122,4 +161,11 @@ def _read(path: Path) -> Stack:
         images=tuple(parsed.images.items()),
         steps=tuple(parsed.steps),
         source=parsed.source,
+        os=parsed.os,
+        packages=tuple(parsed.packages.items()),
+        repositories=tuple(parsed.repositories),
+        pip=tuple(parsed.pip.items()),
+        theanorc=tuple(parsed.theanorc.items()),
+        env=tuple(parsed.env.items()),
+        tuning=tuple(parsed.tuning.items()),
     )
