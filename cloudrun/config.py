@@ -31,12 +31,17 @@ FILE_KEYS = (
     "address_url",
     "azure_endpoint",
     "azure_prices_url",
+    "frameworks",
+    "nvidia_repository_url",
+    "pip_index_url",
     "budget",
 )
 ADDRESS_URL = "https://checkip.amazonaws.com"  # AWS's own answer to "what is my address": plain text
 _TABLES = ("rates", "budget")  # settings that hold several values
 AZURE_ENDPOINT = "https://management.azure.com"
 AZURE_PRICES_URL = "https://prices.azure.com/api/retail/prices"  # open to everybody, no account needed
+NVIDIA_REPOSITORY_URL = "https://developer.download.nvidia.com"  # its apt repositories lie below compute/
+PINNED, AS_FOUND = "pinned", "as-found"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,9 @@ class Settings:
     address_url: str = ADDRESS_URL  # tells this computer's public address, which firewalls let in
     azure_endpoint: str = AZURE_ENDPOINT  # Azure Resource Manager
     azure_prices_url: str = AZURE_PRICES_URL
+    frameworks: str = PINNED  # as-found: a framework that is there does, whatever its version
+    nvidia_repository_url: str = NVIDIA_REPOSITORY_URL  # or a mirror's, with #FINGERPRINT of its own key
+    pip_index_url: str = ""  # for pip on machines; "" = pip's own
     budgets: Mapping[str, Decimal] = field(default_factory=dict)  # USD a month: by project, "" = in all
     sim: Path | None = None  # folder of the rehearsal cloud that this process talks to; None = the real ones
 
@@ -83,7 +91,13 @@ class Settings:
         return self.sim or self.home / "sim"
 
     @property
+    def kept_datasets_dir(self) -> Path:
+        """Versions of datasets, their manifests and their content by hash."""
+        return self.home / "datasets"
+
+    @property
     def datasets_dir(self) -> Path:
+        """What local machines find in CLOUDRUN_DATA_DIR."""
         return self.data_dir or self.home / "data"
 
     def as_environ(self) -> dict[str, str]:
@@ -97,6 +111,9 @@ class Settings:
             "CLOUDRUN_ADDRESS_URL": self.address_url,
             "CLOUDRUN_AZURE_ENDPOINT": self.azure_endpoint,
             "CLOUDRUN_AZURE_PRICES_URL": self.azure_prices_url,
+            "CLOUDRUN_FRAMEWORKS": self.frameworks,
+            "CLOUDRUN_NVIDIA_REPOSITORY_URL": self.nvidia_repository_url,
+            "CLOUDRUN_PIP_INDEX_URL": self.pip_index_url,
             "CLOUDRUN_SIM": str(self.sim or ""),
         }
         return {name: value for name, value in named.items() if value}
@@ -119,6 +136,9 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         address_url=_text(sources, "address_url", ADDRESS_URL),
         azure_endpoint=_text(sources, "azure_endpoint", AZURE_ENDPOINT).rstrip("/"),
         azure_prices_url=_text(sources, "azure_prices_url", AZURE_PRICES_URL),
+        frameworks=_choice(sources, "frameworks", (PINNED, AS_FOUND)),
+        nvidia_repository_url=_text(sources, "nvidia_repository_url", NVIDIA_REPOSITORY_URL),
+        pip_index_url=_text(sources, "pip_index_url", ""),
         budgets=_budgets(sources),
         sim=_absolute(environ["CLOUDRUN_SIM"], "CLOUDRUN_SIM") if environ.get("CLOUDRUN_SIM") else None,
     )
