@@ -100,8 +100,7 @@ def check_plan(store: Store, budgets: Mapping[str, Decimal], plan: Plan, *, now:
     """As check, for a plan. One for a machine that is up already rents nothing: that machine is counted."""
     if plan.machine or all(offer.market is Market.OWN for offer in plan.candidates):
         return ()
-    worst = None if plan.keep else plan.worst_case_usd
-    return check(store, budgets, worst, now=now, project=plan.job.project)
+    return check(store, budgets, plan.worst_case_usd, now=now, project=plan.job.project)
 
 
 def cost_until(store: Store, machine: Machine, until: datetime | None, *, now: datetime) -> Decimal | None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from cloudrun import catalog
 from cloudrun.billing import SECONDS_PER_HOUR, billed_seconds, disk_seconds, exact_seconds
 from cloudrun.catalog import BillingRule
+from cloudrun.catalog.prices import HOURS_PER_MONTH
 from cloudrun.models import Charge, Market, Offer, Run
 
 if TYPE_CHECKING:
@@ -23,11 +24,10 @@ if TYPE_CHECKING:
 
 SMALLEST_USD = Decimal("0.000001")
 
-# Prices by the month are for 730 hours, an average month (8760 / 12): so both providers' price lists count
 _SECONDS_PER_UNIT = {
     "hour": SECONDS_PER_HOUR,
-    "month": 730 * SECONDS_PER_HOUR,
-    "GB-month": 730 * SECONDS_PER_HOUR,
+    "month": HOURS_PER_MONTH * SECONDS_PER_HOUR,
+    "GB-month": HOURS_PER_MONTH * SECONDS_PER_HOUR,
 }
 
 

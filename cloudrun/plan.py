@@ -116,7 +116,7 @@ def make_plan(
         target_reason=target.reason,
         max_hours=max_hours,
         budget_usd=budget_usd,
-        worst_case_usd=spending.worst_case_usd(target.machine, candidates),
+        worst_case_usd=_worst_case_usd(spending, target, candidates, keep=keep),
         disk_gb=disk_gb,
         keep=keep,
         options=options,
@@ -262,6 +262,14 @@ class _Spending:
             return self.budget_usd
         total = (per_hour_usd * Decimal(str(hours))).quantize(Decimal("0.0001"))
         return total if self.budget_usd is None else min(total, self.budget_usd)
+
+
+def _worst_case_usd(
+    spending: _Spending, target: Target, candidates: Sequence[Offer], *, keep: bool
+) -> Decimal | None:
+    """None also for a rented machine that is to be kept: nothing ends it, so neither limit holds."""
+    kept = keep and any(offer.market is not Market.OWN for offer in candidates)
+    return None if kept else spending.worst_case_usd(target.machine, candidates)
 
 
 def _limit(name: str, value: float | None) -> float | None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
 
+from cloudrun.attempts import hourly_usd
 from cloudrun.cli.shapes import BIGGEST
 from cloudrun.cli.text import UNKNOWN, clock, duration, money, plural, size, until, visible
 from cloudrun.cli.watch import stage_line
@@ -108,10 +109,18 @@ def _money(plan: Plan, machine: Machine | None) -> list[str]:
     ]
     if not billed:
         return shown
+    if plan.keep and machine is None:
+        return [*shown, field("at most", f"no limit (--keep): {_hourly_text(plan)} until you end it")]
     limit = f", the budget is {money(plan.budget_usd)}" if plan.budget_usd is not None else ""
     if plan.worst_case_usd is None:
         return [*shown, field("at most", f"no limit: neither --max-hours nor --budget is given{limit}")]
     return [*shown, field("at most", f"{money(plan.worst_case_usd)} at the deadline{limit}")]
+
+
+def _hourly_text(plan: Plan) -> str:
+    """What the first candidate costs an hour in all."""
+    hourly = hourly_usd(plan.candidates[0], plan.disk_gb)
+    return UNKNOWN if hourly is None else f"{money(hourly)} an hour with disk and address"
 
 
 def _hardware(offer: Offer) -> list[str]:

@@ -121,4 +121,6 @@ def _confirm(client: Client, plan: Plan, *, yes: bool) -> None:
     if not billed or amount == Decimal(0):
         return
     most = f", at most {money(plan.worst_case_usd)}" if plan.worst_case_usd is not None else ""
+    if plan.keep and not plan.machine:
+        most = ", until you end it"
     confirm(f"Go ahead for {money(amount)} an hour{most}?", yes=yes)

@@ -92,6 +92,12 @@ def test_an_unknown_price_is_never_zero() -> None:
     assert plan_view.price(a_plan(candidates=(offer,)), None) == (None, True)
 
 
+def test_a_machine_that_is_kept_has_no_worst_case() -> None:
+    text = plan_text(a_plan(keep=True, worst_case_usd=None))
+    assert "at most    no limit (--keep): 0.286 USD an hour with disk and address until you end" in text
+    assert "deadline" not in text
+
+
 def test_this_computer_costs_nothing_and_needs_no_question() -> None:
     plan = a_plan(candidates=(HERE,), worst_case_usd=Decimal(0))
     assert "nobody bills this machine" in plan_text(plan)

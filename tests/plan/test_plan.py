@@ -158,6 +158,8 @@ def test_the_worst_case_is_bound_by_hours_and_budget_and_else_unknown(plan) -> N
     assert plan(**here, max_hours=3.0, budget_usd=Decimal(1)).worst_case_usd == 1
     disk = plan(**here, max_hours=73.0, disk_gb=200).worst_case_usd
     assert disk == total(price, hours=73, disk_gb=200)
+    assert plan(**here, max_hours=3.0, budget_usd=Decimal(1), keep=True).worst_case_usd is None
+    assert plan(max_hours=3.0, keep=True).worst_case_usd == 0
 
 
 def total(price_per_hour_usd: Decimal, *, hours: int, disk_gb: int = 100) -> Decimal:
