@@ -1,6 +1,8 @@
 #!/bin/sh
 # Install the frameworks that a stack pins, for the login user's python3.
 # Usage: FRAMEWORKS="torch==2.7.1 numpy==2.2.6" 20-frameworks.sh check|apply
+#   PIP_INDEX=URL   the one index to ask, instead of pip's own
+#   AS_FOUND=1      what is there does, at any version; only what is missing is installed at its pin
 # check ends with 0 when pip finds every one at its pinned version. Safe to repeat after any interruption.
 set -eu
 
@@ -12,10 +14,9 @@ as_root() {
 
 has_pip() { python3 -m pip --version >/dev/null 2>&1; }
 
-check() {
-    has_pip || return 1
-    for pin in $FRAMEWORKS; do
-        python3 - "$pin" <<'PYTHON' || return 1
+# The pins that do not hold yet.
+missing() {
+    python3 - "${AS_FOUND:-}" "$FRAMEWORKS" <<'PYTHON'
 import sys
 try:
     from importlib.metadata import PackageNotFoundError, version
@@ -23,15 +24,19 @@ except ImportError:  # Python below 3.8
     from pkg_resources import DistributionNotFound as PackageNotFoundError
     from pkg_resources import get_distribution
     version = lambda name: get_distribution(name).version
-name, _, wanted = sys.argv[1].partition("==")
-try:
-    found = version(name).partition("+")[0]
-except PackageNotFoundError:
-    sys.exit(1)
-sys.exit(bool(wanted) and found != wanted)
+as_found = sys.argv[1] == "1"
+for pin in sys.argv[2].split():
+    name, _, wanted = pin.partition("==")
+    try:
+        found = version(name).partition("+")[0]
+    except PackageNotFoundError:
+        found = ""
+    if not found or wanted and found != wanted and not as_found:
+        sys.stdout.write(pin + "\n")
 PYTHON
-    done
 }
+
+check() { has_pip && lacking=$(missing) && [ -z "$lacking" ]; }
 
 install_pip() {
     has_pip && return
@@ -40,14 +45,30 @@ install_pip() {
     as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=300 install python3-pip
 }
 
+# pip for the login user; in an environment of its own it needs no place of the user's, but maybe root's rights.
+run_pip() {
+    if python3 -c 'import sys; sys.exit(sys.prefix == sys.base_prefix)'; then
+        where=$(python3 -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+        [ -w "$where" ] || { as_root "$(command -v python3)" -m pip "$@"; return; }
+    else
+        set -- "$@" --user
+    fi
+    python3 -m pip "$@"
+}
+
 apply() {
     install_pip
     set -- --quiet --disable-pip-version-check --no-input
-    # in an environment of its own pip needs no place of the user's; a system that forbids it must be told
-    python3 -c 'import sys; sys.exit(sys.prefix != sys.base_prefix)' && set -- "$@" --user
+    if [ -n "${PIP_INDEX:-}" ]; then
+        set -- --isolated "$@" --index-url "$PIP_INDEX" # isolated: no second index from a file or a variable
+        case $PIP_INDEX in http://*) host=${PIP_INDEX#http://} && set -- "$@" --trusted-host "${host%%[:/]*}" ;; esac
+    fi
+    # a system that forbids it must be told
     python3 -m pip install --help | grep -q -e --break-system-packages && set -- "$@" --break-system-packages
+    pins=$FRAMEWORKS # all of them, or pip would move one to suit another
+    [ "${AS_FOUND:-}" != 1 ] || pins=$(missing)
     # shellcheck disable=SC2086 # one word a framework
-    python3 -m pip install "$@" $FRAMEWORKS
+    run_pip install "$@" $pins
 }
 
 [ -n "${FRAMEWORKS:-}" ] || fail "FRAMEWORKS is empty"
