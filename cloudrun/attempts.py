@@ -10,6 +10,7 @@ from cloudrun import catalog
 from cloudrun.models import (
     NO_OPTIONS,
     Attempt,
+    DataInput,
     LaunchOptions,
     Machine,
     Market,
@@ -38,6 +39,7 @@ class Order:
     budget_usd: Decimal | None = None
     options: LaunchOptions = NO_OPTIONS
     retry_until_up: bool = False
+    data: tuple[DataInput, ...] = ()
 
 
 def order_of(plan: Plan, secrets: Sequence[str]) -> Order:
@@ -52,6 +54,7 @@ def order_of(plan: Plan, secrets: Sequence[str]) -> Order:
         budget_usd=plan.budget_usd,
         options=plan.options,
         retry_until_up=plan.retry_until_up,
+        data=plan.data,
     )
 
 
@@ -90,7 +93,12 @@ def token_of(run_id: str, number: int) -> str:
 
 def process_key(attempt: Attempt) -> str:
     """The attempt's name on its machine."""
-    return f"{attempt.run}.{attempt.number}"
+    return key_of(attempt.run, attempt.number)
+
+
+def key_of(run: str, number: int) -> str:
+    """The name on its machine of a run's attempt with that number."""
+    return f"{run}.{number}"
 
 
 def disk_gb_of(offer: Offer, asked_gb: int) -> int:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from cloudrun.errors import CloudrunError, JobError, Refused, TransferFailed
-from cloudrun.hashing import HashCache, copy_hashed, open_steady
+from cloudrun.hashing import WHOLE_BYTES, HashCache, clone, copy_hashed, open_steady
 from cloudrun.ignore import IgnoreFile, builtin_rule, ignore_file_name, matching_rule
 from cloudrun.manifest import check_path, digest_files, escapes, load_manifest, save_manifest, sort_files
 from cloudrun.models import Bundle, BundleFile, Ignored
@@ -29,16 +29,24 @@ __all__ = [
 _KINDS = {stat.S_IFSOCK: "socket", stat.S_IFIFO: "named pipe", stat.S_IFBLK: "device", stat.S_IFCHR: "device"}
 
 
-def scan(folder: Path, *, shared: Mapping[str, Path], outputs: str, cache_dir: Path | None = None) -> Bundle:
+def scan(
+    folder: Path,
+    *,
+    shared: Mapping[str, Path],
+    outputs: str,
+    cache_dir: Path | None = None,
+    ignore_file: str = "",
+) -> Bundle:
     """Read a job folder: what travels, with content hashes, and what is left behind by which rule.
 
     shared: modules to place below shared/, by name. cache_dir: where hashes are remembered
-    between scans, None for nowhere. Empty folders do not travel. Raises JobError for a file
+    between scans, None for nowhere. ignore_file: the name of the files whose rules count, "" for what
+    counts in a job's folder. Empty folders do not travel. Raises JobError for a file
     that cannot be read or keeps changing, and for links that leave the folder.
     """
     root = folder.resolve()
     cache = HashCache(_cache_path(cache_dir, root))
-    tree = _Tree(os.fspath(root), outputs, cache, ignore_file_name(root))
+    tree = _Tree(os.fspath(root), outputs, cache, ignore_file or ignore_file_name(root))
     tree.walk(os.fspath(root), "", ())
     sources = tree.add_shared(shared)
     cache.save()
@@ -63,7 +71,9 @@ def refuse_secrets(bundle: Bundle) -> None:
     raise Refused(f"the job's folder holds what looks like secrets: {shown}{more}", hint=hint)
 
 
-def snapshot(bundle: Bundle, objects_dir: Path) -> Bundle:
+def snapshot(
+    bundle: Bundle, objects_dir: Path, *, progress: Callable[[int, int], None] | None = None
+) -> Bundle:
     """Keep the content of a bundle, by hash, in objects_dir; the bundle without its folder.
 
     Idempotent, and safe with other processes doing the same. Content that is there already
@@ -74,9 +84,13 @@ def snapshot(bundle: Bundle, objects_dir: Path) -> Bundle:
     root = os.fspath(bundle.root)
     sources = {path: os.fspath(source) for path, source in bundle.sources}
     base = os.fspath(objects_dir)
+    done, total = 0, bundle.size_bytes
     for file in bundle.files:
         if file.link:
             continue
+        done += file.size
+        if progress is not None:
+            progress(done, total)
         target = f"{base}/{file.sha256[:2]}/{file.sha256}"
         try:
             if os.stat(target).st_size == file.size:  # noqa: PTH116  # hot loop, no Path objects
@@ -239,7 +253,7 @@ def _keep(file: BundleFile, source: str, target: str) -> None:
         os.rename(partial, target)  # noqa: PTH104  # hot loop, no Path objects
     except OSError as error:
         hint = "free some space, or move CLOUDRUN_HOME to a larger disk"
-        raise CloudrunError(f"cannot keep the code of this run: {error.strerror}", hint=hint) from error
+        raise CloudrunError(f"no copy can be kept at home: {error.strerror}", hint=hint) from error
     finally:
         os.close(reader)
         if os.path.lexists(partial):
@@ -247,13 +261,16 @@ def _keep(file: BundleFile, source: str, target: str) -> None:
 
 
 def _copy(reader: int, partial: str) -> str:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
     try:
         writer = os.open(partial, flags, 0o600)
     except FileNotFoundError:
         os.makedirs(os.path.dirname(partial), mode=0o700, exist_ok=True)  # noqa: PTH103, PTH120
         writer = os.open(partial, flags, 0o600)
     try:
+        if os.fstat(reader).st_size > WHOLE_BYTES and clone(reader, writer):
+            with open(writer, "rb", closefd=False) as cloned:
+                return hashlib.file_digest(cloned, "sha256").hexdigest()
         return copy_hashed(reader, writer)
     finally:
         os.close(writer)

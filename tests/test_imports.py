@@ -23,15 +23,15 @@ ROOT = Path(__file__).resolve().parents[1]
 # never in a circle. A name stands for the module and all below it; the longest name that fits counts.
 LAYERS = (
     "__main__ cli supervisor drills",
-    "client client_budget client_clean client_machines client_money",
+    "client client_budget client_clean client_data client_machines client_money",
     "supervise",
     "audit",
-    "plan execute adopt machines describing estimate doctor",
+    "plan execute adopt machines describing estimate doctor cleaning_machines",
     "follow carry rent charging capacity attempts context",
-    "provision remote.transfer remote.process remote.agentlink",
+    "provision provision_steps remote.transfer remote.process remote.agentlink remote.datalink",
     "comparing measured report budget bills bill_formats",
     "target jobs stacks offers bundle outputs ledger billing store store_bills store_charges shares runfiles"
-    " cleaning codestore store_clean trash",
+    " datasets datasets_inputs keptdata cleaning codestore store_clean trash bucket",
     "store_file store_rows store_schema manifest ignore leaks hashing tomlfile catalog"
     " providers.aws providers.azure sim",
     "providers",

@@ -51,8 +51,11 @@ _HINTS = {
     "damaged": "run the same command again: the content is pushed anew",
     "no-bundle": "push the bundle first",
     "absent": "`cloudrun status` shows where the run is",
+    "fetch": "does the machine reach that address? What arrived stays: the next try goes on from it",
+    "checksum": "take the checksum from who publishes the file; if the file was changed, add it anew",
+    "archive": "get the archive from a source that you trust, or add its files with cloudrun data upload",
 }
-_TRANSFER_KINDS = ("disk-full", "damaged", "no-bundle", "transfer")
+_TRANSFER_KINDS = ("disk-full", "damaged", "no-bundle", "transfer", "fetch", "checksum", "archive")
 
 
 def call(shell: Shell, verb: str, request: Mapping[str, object]) -> Any:
@@ -61,10 +64,13 @@ def call(shell: Shell, verb: str, request: Mapping[str, object]) -> Any:
         return link.read_json()
 
 
-def open_verb(shell: Shell, verb: str, *, prologue: bytes = b"") -> Link:
-    """Start a verb whose streams stay open, write `prologue` to it. Pushes the agent where it is missing."""
+def open_verb(shell: Shell, verb: str, *, prologue: bytes = b"", part: str = "") -> Link:
+    """Start a verb whose streams stay open, write `prologue` to it. Pushes the agent where it is missing.
+
+    part: the file beside the agent that knows the verb; it, too, is pushed by its hash on first use.
+    """
     for _ in range(2):
-        stream = shell.open(launch_command(verb))
+        stream = shell.open(launch_command(verb, part))
         try:
             if prologue:
                 with contextlib.suppress(ConnectionLost):  # or it ended already, and says below why
@@ -78,6 +84,8 @@ def open_verb(shell: Shell, verb: str, *, prologue: bytes = b"") -> Link:
         if result.exit_code != NO_AGENT:
             raise _no_answer(result)
         push_agent(shell)
+        if part:
+            _push(shell, part_name(part), part_source(part))
     raise RemoteError(
         "the agent did not stay on the machine", hint="look at ~/.cloudrun there, and at its free disk space"
     )
@@ -85,18 +93,24 @@ def open_verb(shell: Shell, verb: str, *, prologue: bytes = b"") -> Link:
 
 def push_agent(shell: Shell) -> None:
     """Put the agent's file on the machine. Whole or not at all; safe to repeat."""
-    source = agent_source()
-    command = _PUSH.format(name=agent_name(), size=len(source))
+    _push(shell, agent_name(), agent_source())
+
+
+def _push(shell: Shell, name: str, source: bytes) -> None:
+    command = _PUSH.format(name=name, size=len(source))
     result = shell.run(command, input=source, timeout_s=CALL_TIMEOUT_S, check=False)
     if not result:
         reason = result.stderr.decode("utf-8", "replace").strip() or f"exit code {result.exit_code}"
         raise TransferFailed(f"the agent could not be put on the machine: {reason}", hint=_HINTS["disk-full"])
 
 
-def launch_command(verb: str) -> str:
-    """The command line of a verb; exit code 97 says that the agent is not there."""
+def launch_command(verb: str, part: str = "") -> str:
+    """The command line of a verb; exit code 97 says that the agent, or its part, is not there."""
     python = _JOBS_OWN if verb == "probe" else _FAST
-    return _LAUNCH.format(name=agent_name(), python=python, verb=verb)
+    if not part:
+        return _LAUNCH.format(name=agent_name(), python=python, verb=verb)
+    launch = _LAUNCH.format(name=part_name(part), python=python, verb=f"{agent_name()} {verb}")
+    return f'[ -f "$HOME/.cloudrun/{agent_name()}.py" ] || exit {NO_AGENT}; {launch}'
 
 
 def pack(request: Mapping[str, object]) -> bytes:
@@ -113,6 +127,17 @@ def agent_source() -> bytes:
 @functools.cache
 def agent_name() -> str:
     return "agent-" + hashlib.sha256(agent_source()).hexdigest()[:16]
+
+
+@functools.cache
+def part_source(part: str) -> bytes:
+    """A file beside the agent's, which is given the agent's name as its first argument."""
+    return (Path(__file__).parent.parent / "agent" / f"{part}.py").read_bytes()
+
+
+@functools.cache
+def part_name(part: str) -> str:
+    return f"{part}-" + hashlib.sha256(part_source(part)).hexdigest()[:16]
 
 
 class Link:
