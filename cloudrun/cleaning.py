@@ -67,12 +67,16 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Going:
-    """One run's share: paths below its folder ("" is all of it), and how much that is."""
+    """One run's share: paths below its folder ("" is all of it), and how much that is.
+
+    On a machine (its name) the paths are the attempts that left something there, by their names on it.
+    """
 
     run: RunRow
     paths: tuple[str, ...]
     size_bytes: int
     files: int
+    machine: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +90,22 @@ class Cleanup:
     pinned: int = 0
     ranked: int = 0  # by keep_last and keep_best
     resumable: int = 0  # with a checkpoint that stays
+    only_copies: int = 0  # going from a machine, and nothing of their outputs is at home
 
     @property
     def size_bytes(self) -> int:
         return sum(going.size_bytes for going in self.runs) + sum(size for _, size in self.code)
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Which runs a choice takes, newest first, and how many it does not for which reason."""
+
+    runs: tuple[RunRow, ...]
+    ended: tuple[RunRow, ...]  # before keep_last, keep_best and pins held some back
+    active: int
+    pinned: int
+    ranked: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +124,9 @@ def plan_cleanup(settings: Settings, choice: Choice, *, now: datetime) -> Cleanu
     there = _folders(base)  # before the query: a run that is recorded between is then seen as one
     with RunIndex(settings.store_path) as index:
         known = index.rows()
-    named = [row for row in known if row.id in there and _named(row, choice)]
-    chosen = [row for row in named if row.final and _timely(row, choice, now)]
-    best = _best(chosen, choice.keep_best)
-    kept = _newest(chosen, choice.keep_last) | best
-    found = [_look(base, row, choice.only) for row in chosen if row.id not in kept]
-    going = [each for each in found if each.paths and _large(each, choice)]
+    chosen = choose(settings, [row for row in known if row.id in there], choice, now=now)
+    found = [_look(base, row, choice.only) for row in chosen.runs]
+    going = [each for each in found if each.paths and is_large(each, choice)]
     code: Sequence[tuple[str, int]] = ()
     if choice.only in (None, Part.CODE):
         leaving = {each.run.id for each in going if each.paths in (("",), (MANIFEST,))}
@@ -122,10 +135,27 @@ def plan_cleanup(settings: Settings, choice: Choice, *, now: datetime) -> Cleanu
         choice,
         tuple(sorted(going, key=lambda each: -each.size_bytes)),
         tuple(code),
+        active=chosen.active,
+        pinned=chosen.pinned,
+        ranked=chosen.ranked,
+        resumable=sum(_resumable(base, row) for row in chosen.ended),
+    )
+
+
+def choose(settings: Settings, rows: Iterable[RunRow], choice: Choice, *, now: datetime) -> Chosen:
+    """Which of these runs, newest first, a clean-up may take something of. Raises UsageError for a metric
+    that nothing reports."""
+    base = os.fspath(settings.runs_dir)
+    named = [row for row in rows if _named(row, choice)]
+    ended = [row for row in named if row.final and _timely(row, choice, now)]
+    kept = _newest(ended, choice.keep_last) | _best(ended, choice.keep_best)
+    pinned = {row.id for row in ended if _pinned(base, row.id)}
+    return Chosen(
+        runs=tuple(row for row in ended if row.id not in kept and row.id not in pinned),
+        ended=tuple(ended),
         active=sum(not row.final for row in named),
-        pinned=sum(_pinned(base, row.id) for row in chosen),
+        pinned=len(pinned),
         ranked=len(kept),
-        resumable=sum(_resumable(base, row) for row in chosen),
     )
 
 
@@ -152,6 +182,11 @@ def clean(settings: Settings, cleanup: Cleanup, *, now: datetime, on_bytes: OnBy
 def is_pinned(settings: Settings, run_id: str) -> bool:
     """Whether no clean-up takes anything of the run."""
     return _pinned(os.fspath(settings.runs_dir), run_id)
+
+
+def has_outputs(settings: Settings, run_id: str) -> bool:
+    """Whether anything of the run's outputs is at home."""
+    return bool(_folders(f"{os.fspath(settings.runs_dir)}/{run_id}/{OUTPUTS}"))
 
 
 def pin(settings: Settings, run_id: str, *, pinned: bool) -> None:
@@ -190,7 +225,8 @@ def _timely(row: RunRow, choice: Choice, now: datetime) -> bool:
     return choice.older_than is None or row.since < time_text(now - choice.older_than)
 
 
-def _large(going: Going, choice: Choice) -> bool:
+def is_large(going: Going, choice: Choice) -> bool:
+    """Whether more would go than the choice wants at least."""
     return not choice.larger_than_bytes or going.size_bytes > choice.larger_than_bytes
 
 
@@ -237,7 +273,7 @@ def _better(one: RunRow, other: RunRow) -> bool:
 def _look(base: str, row: RunRow, only: Part | None) -> Going:
     """What of the run goes, measured."""
     folder = f"{base}/{row.id}"
-    paths = [] if _pinned(base, row.id) else _paths(base, row, only)
+    paths = _paths(base, row, only)
     if paths == [""] and os.listdir(folder) in ([], [LOCK]):  # noqa: PTH208
         paths = []  # the empty shell of a run that was cleaned before
     size = files = 0

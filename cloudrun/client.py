@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from cloudrun.client_budget import BudgetVerbs
 from cloudrun.client_clean import CleanVerbs
-from cloudrun.client_machines import NO_SECRETS, MachineVerbs
+from cloudrun.client_machines import NO_SECRETS
 from cloudrun.client_money import MoneyVerbs
 from cloudrun.config import Settings, load_settings
 from cloudrun.errors import CloudrunError, Refused
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S = 20.0
 
 
-class Client(MachineVerbs, MoneyVerbs, BudgetVerbs, CleanVerbs):
+class Client(MoneyVerbs, BudgetVerbs, CleanVerbs):
     """One user's cloudrun: settings, store, and everything that can be done with them."""
 
     def __init__(self, settings: Settings | None = None) -> None:

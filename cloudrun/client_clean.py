@@ -1,11 +1,11 @@
-"""The verbs of housekeeping at home: pin, clean, undo."""
+"""The verbs of housekeeping, of the Python API: pin, clean, undo. `Client` has them all; see there."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from cloudrun.config import Settings
+from cloudrun.client_machines import MachineVerbs
 from cloudrun.events import OnEvent, Progress, ignore
 from cloudrun.models import Run
 
@@ -15,19 +15,14 @@ if TYPE_CHECKING:
     from cloudrun.cleaning import Choice, Cleaned, Cleanup
 
 
-class CleanVerbs:
+class CleanVerbs(MachineVerbs):
     """The part of Client that clears up. All raise Refused while another process does the same."""
-
-    settings: Settings
-
-    def run(self, name: str) -> Run:
-        raise NotImplementedError
 
     def pin(self, run: str, *, pinned: bool = True) -> Run:
         """Keep all of a run from every clean-up, or no longer. Idempotent."""
         from cloudrun import cleaning
 
-        found = self.run(run)
+        found = self.store.find_run(run)
         cleaning.pin(self.settings, found.id, pinned=pinned)
         return found
 
@@ -48,6 +43,23 @@ class CleanVerbs:
             now=datetime.now(UTC),
             on_bytes=lambda done, total: emit(Progress("clean", done, total)),
         )
+
+    def plan_machine_cleanup(
+        self, choice: Choice, *, on: str = "", on_event: OnEvent | None = None
+    ) -> Cleanup:
+        """What a clean-up would take on a machine; without a name on every one that runs (blocking; one
+        command for each machine). Changes nothing."""
+        from cloudrun import cleaning_machines
+
+        ctx = self.context(on_event=on_event)
+        name = self.machine(on).name if on else ""
+        return cleaning_machines.plan_cleanup(ctx, choice, name=name, now=datetime.now(UTC))
+
+    def clean_machines(self, cleanup: Cleanup, *, on_event: OnEvent | None = None) -> Cleaned:
+        """Delete for good what was planned on machines (blocking). Interrupted, plan and clean again."""
+        from cloudrun import cleaning_machines
+
+        return cleaning_machines.clean(self.context(on_event=on_event), cleanup)
 
     def undo_clean(self) -> tuple[Path, list[str]]:
         """Put back what the newest clean-up took; its folder, and the paths that something else has by now.

@@ -54,3 +54,11 @@ class RunIndex(StoreFile):
         with self._read() as db:
             found = db.execute(f"{_QUERY} WHERE id IN ({marks})", [row.id for row in rows])
             return {row.id for row in {*rows} & {*map(RunRow._make, found)}}
+
+    def attempts_on(self, machine: str) -> dict[str, list[int]]:
+        """The numbers of the attempts that ran on a machine of that name, by run."""
+        found: dict[str, list[int]] = {}
+        with self._read() as db:
+            for run, number in db.execute("SELECT run, number FROM attempts WHERE machine = ?", (machine,)):
+                found.setdefault(run, []).append(number)
+        return found

@@ -1,4 +1,4 @@
-"""clean and pin: get rid of what runs left at home, and keep it."""
+"""clean and pin: get rid of what runs left at home and on machines, and keep it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import click
 from cloudrun.cli import render
 from cloudrun.cli.lazy import Verb
 from cloudrun.cli.options import (
+    complete_machine,
     confirm,
     dry_run_option,
     json_option,
@@ -30,12 +31,14 @@ if TYPE_CHECKING:
     from cloudrun.cleaning import Choice, Cleaned, Cleanup, Going
     from cloudrun.client import Client
 
+ALL = "all"  # the machines that run
 SHOWN = 20  # the largest runs; --json has all
 COLUMNS = (
     Column("RUN", 0),
     Column("JOB", 2, least=8),
     Column("STATE", 3),
     Column("ENDED", 4),
+    Column("MACHINE", 5, least=8, optional=True),
     Column("WHAT", 5, least=10, optional=True),
     Column("FILES", 6, right=True),
     Column("SIZE", 1, right=True),
@@ -122,40 +125,52 @@ def choice_options(command: Command) -> Command:
         "cloudrun clean --older-than 30d --keep-best val_accuracy --dry-run",
         "cloudrun clean --project svhn --status failed -y",
         "cloudrun clean --only checkpoints --larger-than 1GB",
+        "cloudrun clean --on k80 --older-than 7d",
         "cloudrun clean --undo",
     ),
 )
 @choice_options
+@click.option(
+    "--on",
+    default="",
+    metavar="MACHINE|all",
+    shell_complete=complete_machine,
+    help="What lies on that machine, or on all that run, instead of what is here; gone for good.",
+)
 @click.option("--undo", is_flag=True, help="Put back what the last clean-up took.")
 @click.option("--empty-trash", is_flag=True, help="Delete for good what clean-ups took.")
 @dry_run_option
 @yes_option
 @json_option
-def clean(undo: bool, empty_trash: bool, dry_run: bool, yes: bool, as_json: bool, **given: Any) -> None:
-    """Get rid of what finished runs left on this computer.
+def clean(
+    on: str, undo: bool, empty_trash: bool, dry_run: bool, yes: bool, as_json: bool, **given: Any
+) -> None:
+    """Get rid of what finished runs left on this computer, or with --on on machines.
 
     Without options: everything of every run that has ended. It goes into a trash, from which --undo brings
     it back. Runs that go on, pinned runs (`cloudrun pin`), and the checkpoint of a run that `restart`
     can go on with always stay; so do the runs' lines in `status` and in the costs.
+
+    With --on nothing here is touched, and nothing comes back: machines have no trash. Machines that are
+    switched off are left out.
     """
     client = open_client()
     if undo or empty_trash:
-        if (undo and empty_trash) or any(given.values()):
+        if (undo and empty_trash) or on or any(given.values()):
             raise UsageError("--undo and --empty-trash stand alone", hint="cloudrun clean --help")
         _undo(client) if undo else _empty(client, dry_run=dry_run, yes=yes)
         return
-    cleanup = client.plan_cleanup(_choice(**given))
+    cleanup = _plan(client, _choice(**given), on)
     going = bool(cleanup.runs or cleanup.code)
     if not as_json:
         _show(cleanup)
     done = None
     if going and not dry_run:
-        confirm(f"Move {size(cleanup.size_bytes)} into the trash?", yes=yes)
-        done = client.clean(cleanup, on_event=Watcher())
+        done = _clean(client, cleanup, on, yes=yes)
     if as_json:
         render.as_json(cleanup_shape(cleanup, done))
     if done:
-        _report(done)
+        _report(done, on)
 
 
 @click.command(cls=Verb, examples=("cloudrun pin last", "cloudrun pin 8f3k --off"))
@@ -178,6 +193,7 @@ def cleanup_shape(cleanup: Cleanup, done: Cleaned | None) -> Shape:
             "last_or_best": cleanup.ranked,
             "resumable": cleanup.resumable,
         },
+        "only_copies": cleanup.only_copies,
         "cleaned": done
         and {"runs": done.runs, "code": done.code, "size_bytes": done.size_bytes, "skipped": done.skipped},
     }
@@ -190,6 +206,7 @@ def _run_shape(going: Going) -> Shape:
         "project": going.run.project,
         "state": going.run.state,
         "ended_at": going.run.ended_at,
+        "machine": going.machine,
         "paths": list(going.paths),
         "files": going.files,
         "size_bytes": going.size_bytes,
@@ -221,6 +238,20 @@ def _choice(
     )
 
 
+def _plan(client: Client, choice: Choice, on: str) -> Cleanup:
+    if not on:
+        return client.plan_cleanup(choice)
+    return client.plan_machine_cleanup(choice, on="" if on == ALL else on, on_event=Watcher())
+
+
+def _clean(client: Client, cleanup: Cleanup, on: str, *, yes: bool) -> Cleaned:
+    if not on:
+        confirm(f"Move {size(cleanup.size_bytes)} into the trash?", yes=yes)
+        return client.clean(cleanup, on_event=Watcher())
+    confirm(f"Delete {size(cleanup.size_bytes)} there for good?", yes=yes)
+    return client.clean_machines(cleanup, on_event=Watcher())
+
+
 def _show(cleanup: Cleanup) -> None:
     if cleanup.runs:
         render.table(COLUMNS, [_row(going) for going in cleanup.runs[:SHOWN]])
@@ -235,18 +266,21 @@ def _show(cleanup: Cleanup) -> None:
         render.say(f"{plural(len(cleanup.runs), 'run')}, {size(cleanup.size_bytes)} would go")
     else:
         render.say("there is nothing to clean")
+    if cleanup.only_copies:
+        render.say(f"the outputs of {plural(cleanup.only_copies, 'run')} are nowhere but there")
     reasons = _reasons(cleanup)
     if reasons:
         render.say(f"stays: {', '.join(reasons)}")
 
 
 def _row(going: Going) -> tuple[str, ...]:
-    what = "" if going.paths == ("",) else ", ".join(going.paths)
+    what = "" if going.machine or going.paths == ("",) else ", ".join(going.paths)
     return (
         going.run.id,
         going.run.job,
         going.run.state,
         going.run.since[:10],
+        going.machine,
         what,
         f"{going.files:,}",
         size(going.size_bytes),
@@ -262,11 +296,13 @@ def _reasons(cleanup: Cleanup) -> list[str]:
     return found
 
 
-def _report(done: Cleaned) -> None:
-    render.say(f"{plural(done.runs, 'run')}, {size(done.size_bytes)} moved into the trash")
+def _report(done: Cleaned, on: str) -> None:
+    gone = "deleted" if on else "moved into the trash"
+    render.say(f"{plural(done.runs, 'run')}, {size(done.size_bytes)} {gone}")
     if done.skipped:
         render.say(f"{plural(done.skipped, 'run')} left alone: in use, pinned or changed meanwhile")
-    render.say("back with: cloudrun clean --undo; the disk is free after: cloudrun clean --empty-trash")
+    if not on:
+        render.say("back with: cloudrun clean --undo; the disk is free after: cloudrun clean --empty-trash")
 
 
 def _undo(client: Client) -> None:

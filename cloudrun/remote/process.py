@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -163,6 +163,20 @@ def read_spec(shell: Shell, key: str) -> Mapping[str, object]:
     if not isinstance(answer, dict):
         raise _unreadable()
     return answer
+
+
+def clean_runs(
+    shell: Shell, runs: Sequence[tuple[str, bool]], *, part: str = "", remove: bool
+) -> dict[str, tuple[int, int]]:
+    """Bytes and files that lie on the machine of runs that have ended there, or that went, by key; one
+    command for all. Each key with whether its checkpoint stays. part: "" (all), outputs, checkpoints, code.
+    Idempotent; interrupted, the next call goes on."""
+    request = {"runs": [list(run) for run in runs], "part": part, "remove": remove}
+    answer = agentlink.call(shell, "clean", request)
+    try:
+        return {str(key): (int(size), int(files)) for key, (size, files) in answer.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise _unreadable() from error
 
 
 def arm_guard(shell: Shell, guard: Guard, release: tuple[str, ...], *, notices: str = "") -> None:
