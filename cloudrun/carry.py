@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 
-from cloudrun import bundle, rent
+from cloudrun import bundle, datasets_remote, rent
 from cloudrun.attempts import Order, process_key
 from cloudrun.context import Context
 from cloudrun.errors import (
@@ -17,11 +18,12 @@ from cloudrun.errors import (
     ConnectionLost,
     MachineError,
     Refused,
+    TransferFailed,
 )
 from cloudrun.events import Note, Progress
-from cloudrun.models import Attempt, Machine, MachineState, OnPreempt, Run
+from cloudrun.models import Attempt, DataInput, Machine, MachineState, OnPreempt, Run
 from cloudrun.records import to_json
-from cloudrun.remote import process, transfer
+from cloudrun.remote import datalink, process, transfer
 from cloudrun.remote.shell import Shell
 
 PULL_TRIES = 5
@@ -29,9 +31,10 @@ RETRY_S = 0.5
 
 
 def process_spec(
-    ctx: Context, run: Run, attempt: Attempt, order: Order, resume_from: str
+    ctx: Context, run: Run, attempt: Attempt, order: Order, resume_from: str, data: Mapping[str, str]
 ) -> process.ProcessSpec:
-    """The process as the agent starts it. Raises Refused when a secret it needs was lost with its client."""
+    """The process as the agent starts it; data: the variables of push_data. Raises Refused when a secret that
+    it needs was lost with its client."""
     missing = [name for name in order.secrets if name not in ctx.secrets]
     if missing:
         raise Refused(
@@ -43,7 +46,7 @@ def process_spec(
         bundle=run.bundle,
         command=run.command,
         outputs=run.outputs,
-        env={**dict(run.env), **ctx.secrets, "CLOUDRUN_RUN_ID": run.id},
+        env={**dict(run.env), **ctx.secrets, **data, "CLOUDRUN_RUN_ID": run.id},
         max_seconds=run.max_hours * 3600 if run.max_hours else None,
         gpus=order.gpu_count,
         resume_from=resume_from,
@@ -67,6 +70,31 @@ def push_code(ctx: Context, run: Run, shell: Shell) -> None:
         bundle.content_of(ctx.settings.objects_dir),
         progress=_shown(ctx, "push"),
     )
+
+
+def push_data(
+    ctx: Context, attempt: Attempt, inputs: Sequence[DataInput], shell: Shell
+) -> dict[str, str]:
+    """The run's data, put or fetched there as far as it is missing; the variables that say where it is."""
+    if not inputs:
+        return {}
+    for data in inputs:
+        _push_input(ctx, data, shell)
+    key, mounts = process_key(attempt), [(data.mount, data.digest) for data in inputs]
+    try:
+        view = datalink.place(shell, key, mounts)
+    except TransferFailed:  # what the machine had is damaged: it forgot it, so that it travels again
+        for data in inputs:
+            _push_input(ctx, data, shell)
+        view = datalink.place(shell, key, mounts)
+    return {"CLOUDRUN_DATA_DIR": view, "CLOUDRUN_DATA_NAMES": ":".join(data.mount for data in inputs)}
+
+
+def _push_input(ctx: Context, data: DataInput, shell: Shell) -> None:
+    if data.url:
+        datasets_remote.fetch(shell, data, progress=_shown(ctx, data.source))
+    else:
+        datasets_remote.push(ctx.settings, shell, data.digest, progress=_shown(ctx, data.source))
 
 
 def push_checkpoint(ctx: Context, run: Run, attempt: Attempt, shell: Shell) -> str:

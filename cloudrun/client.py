@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from cloudrun.client_budget import BudgetVerbs
 from cloudrun.client_clean import CleanVerbs
+from cloudrun.client_data import DataVerbs
 from cloudrun.client_machines import NO_SECRETS
 from cloudrun.client_money import MoneyVerbs
 from cloudrun.config import Settings, load_settings
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S = 20.0
 
 
-class Client(MoneyVerbs, BudgetVerbs, CleanVerbs):
+class Client(MoneyVerbs, BudgetVerbs, CleanVerbs, DataVerbs):
     """One user's cloudrun: settings, store, and everything that can be done with them."""
 
     def __init__(self, settings: Settings | None = None) -> None:
@@ -87,8 +88,12 @@ class Client(MoneyVerbs, BudgetVerbs, CleanVerbs):
         regions: Sequence[str] = (),
         options: LaunchOptions = NO_OPTIONS,
         retry_until_up: bool = False,
+        data: Sequence[str] = (),
     ) -> Plan:
-        """Stages 1 to 4. Free: nothing is stored, launched or sent. Raises UsageError, ProviderError."""
+        """Stages 1 to 4. Free: nothing is stored, launched or sent. Raises UsageError, ProviderError.
+
+        data: what the run is given, each NAME[:VERSION][:MOUNT] of a dataset or RUN:PATH of outputs.
+        """
         from cloudrun.plan import make_plan
 
         made = make_plan(
@@ -111,6 +116,7 @@ class Client(MoneyVerbs, BudgetVerbs, CleanVerbs):
             regions=tuple(regions),
             options=options,
             retry_until_up=retry_until_up,
+            data=self.data_inputs(data),
         )
         return replace(made, warnings=(*made.warnings, *self._check_budget(made)))
 
@@ -153,7 +159,8 @@ class Client(MoneyVerbs, BudgetVerbs, CleanVerbs):
         secrets: Mapping[str, str] = NO_SECRETS,
         on_event: OnEvent | None = None,
     ) -> Run:
-        """A further attempt at a run that ended, from its newest checkpoint; or walk on an unattended one."""
+        """A further attempt at a run that ended, from its newest checkpoint; or walk on an unattended one.
+        Raises Refused where the month's budget does not reach for another machine."""
         from cloudrun import execute, supervise
 
         ctx = self.context(on_event=on_event, secrets=secrets)
@@ -166,6 +173,7 @@ class Client(MoneyVerbs, BudgetVerbs, CleanVerbs):
                 raise Refused(f"{found.id} is still going on", hint=f"cloudrun attach {found.id}")
             found = self.run(found.id)
             if found.state.final:
+                self.check_restart(ctx, found)
                 found = execute.begin_again(ctx, found)
             walk = supervise.hand_over if detach else supervise.walk_here
             return walk(ctx, found, hold)

@@ -52,10 +52,8 @@ def read_input(settings: Settings, word: str, find_run: FindRun) -> DataInput:
 
 def read_outputs(settings: Settings, run: Run, path: str) -> DataInput:
     """A folder of a run's outputs, as they are at home; "" or / is all of them."""
-    if not run.state.final:
-        raise Refused(f"{run.id} has not ended: its outputs may change", hint=f"cloudrun attach {run.id}")
+    tree = datasets.scan_folder(settings, outputs_of(settings, run, path))
     path = path.strip("/")
-    tree = datasets.scan_folder(settings, _outputs_folder(settings, run.id, path))
     return DataInput(
         mount=datasets.check_name(path.rpartition("/")[2] or run.id),
         digest=tree.digest,
@@ -64,6 +62,13 @@ def read_outputs(settings: Settings, run: Run, path: str) -> DataInput:
         run=run.id,
         path=path,
     )
+
+
+def outputs_of(settings: Settings, run: Run, path: str) -> Path:
+    """The folder at home. Raises Refused for a run that goes on, NotFound for what it did not write."""
+    if not run.state.final:
+        raise Refused(f"{run.id} has not ended: its outputs may change", hint=f"cloudrun attach {run.id}")
+    return _outputs_folder(settings, run.id, path.strip("/"))
 
 
 def keep_inputs(settings: Settings, inputs: Sequence[DataInput]) -> None:

@@ -27,8 +27,9 @@ from cloudrun.attempts import (
     token_of,
 )
 from cloudrun.capacity import REFUSALS, wait_for_capacity, where
-from cloudrun.carry import bring_home, process_spec, push_checkpoint, push_code, salvage
+from cloudrun.carry import bring_home, process_spec, push_checkpoint, push_code, push_data, salvage
 from cloudrun.context import CancelRequested, Context, now
+from cloudrun.datasets_inputs import keep_inputs
 from cloudrun.errors import (
     CloudrunError,
     MachineError,
@@ -104,6 +105,7 @@ def record(ctx: Context, plan: Plan, run_id: str) -> Run:
         ctx.provider(name)  # planned from the catalogue, but not to be had here: said before anything is kept
     ctx.on_event(StageStarted(Stage.RECORD))
     began_at = now()
+    keep_inputs(ctx.settings, plan.data)
     files = RunFiles(ctx.settings, run_id)
     files.create()
     snapshot = bundle.snapshot(plan.bundle, ctx.settings.objects_dir)
@@ -148,20 +150,23 @@ def provision(ctx: Context, run: Run, attempt: Attempt, machine: Machine, shell:
         if machine.provisioned and machine.stack == run.stack:
             return machine
         machine = rent.secure(ctx, machine, shell)
-        versions = provision_machine(shell, machine, load_order(ctx, run).stack)
+        stack = load_order(ctx, run).stack
+        versions = provision_machine(shell, machine, stack, ctx.settings, on_event=ctx.on_event)
         return ctx.store.update_machine(
             machine.name, provisioned=True, stack=run.stack, versions=tuple(sorted(versions.items()))
         )
 
 
 def start(ctx: Context, run: Run, attempt: Attempt, shell: Shell) -> Run:
-    """8. Code and last checkpoint pushed, the process started detached. A known process is left alone."""
+    """8. Code, data and last checkpoint pushed, the process started detached. A known one is left alone."""
     with ctx.stage(Stage.START, run, attempt.number):
         key = process_key(attempt)
         if attempt.started_at is None or process.status(shell, key).state is process.ProcessState.ABSENT:
             push_code(ctx, run, shell)
             resume_from = push_checkpoint(ctx, run, attempt, shell)
-            process.start(shell, process_spec(ctx, run, attempt, load_order(ctx, run), resume_from))
+            order = load_order(ctx, run)
+            data = push_data(ctx, attempt, order.data, shell)
+            process.start(shell, process_spec(ctx, run, attempt, order, resume_from, data))
             ctx.store.update_attempt(run.id, attempt.number, started_at=now())
         return ctx.set_state(run, RunState.QUEUED if run.state is RunState.STARTING else run.state)
 

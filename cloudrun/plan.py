@@ -25,6 +25,7 @@ from cloudrun.jobs import DEFAULT_STACKS, find_preset, find_shared, load_job
 from cloudrun.models import (
     NO_OPTIONS,
     Bundle,
+    DataInput,
     GpuNeed,
     Job,
     LaunchOptions,
@@ -68,6 +69,7 @@ def make_plan(
     regions: Sequence[str] = (),
     options: LaunchOptions = NO_OPTIONS,
     retry_until_up: bool = False,
+    data: Sequence[DataInput] = (),
 ) -> Plan:
     """Walk stages 1 to 4. machines: the known live ones. Spends nothing and starts nothing.
 
@@ -93,7 +95,7 @@ def make_plan(
             ranked = _offers(target, providers, loaded.gpu, stacks, market, regions)
             picked, candidates = _choose(ranked, loaded.gpu, stacks, spending)
         if target.local:
-            _check_data(loaded, settings)
+            _check_data(loaded, settings, data)
         warnings = (*_warnings(candidates, spending), *limits(candidates, providers))
     with clock.stage(Stage.BUNDLE):
         bundle = scan(
@@ -124,6 +126,7 @@ def make_plan(
         warnings=tuple(dict.fromkeys(warnings)),
         env=tuple(env),
         stage_seconds=tuple(clock.seconds),
+        data=tuple(data),
     )
 
 
@@ -152,12 +155,18 @@ def plan_launch(
 
 
 def launch_worst_case_usd(
-    candidates: Sequence[Offer], *, max_hours: float | None, budget_usd: Decimal | None, disk_gb: int
+    candidates: Sequence[Offer],
+    *,
+    max_hours: float | None,
+    budget_usd: Decimal | None,
+    disk_gb: int,
+    grace_minutes: float = 0.0,
 ) -> Decimal | None:
-    """What a machine of the dearest candidate costs until its deadline; None without one, or a price."""
+    """What a machine of the dearest candidate costs until its deadline, which is past max_hours by the grace;
+    None without one, or a price."""
     if all(offer.market is Market.OWN for offer in candidates):
         return Decimal(0)
-    return _Spending(max_hours, budget_usd, disk_gb).worst_case_usd(None, candidates)
+    return _Spending(max_hours, budget_usd, disk_gb, grace_minutes).worst_case_usd(None, candidates)
 
 
 def find_offers(
@@ -362,12 +371,15 @@ def _fit_machine(machine: Machine, need: GpuNeed, stacks: Sequence[Stack]) -> St
     return picked
 
 
-def _check_data(job: Job, settings: Settings) -> None:
+def _check_data(job: Job, settings: Settings, given: Sequence[DataInput]) -> None:
     """Refuse a job that needs data which is not on this computer; other machines only tell later."""
+    mounts = {data.mount for data in given}
     for need in job.data:
+        if need.name in mounts:
+            continue
         place = settings.datasets_dir / need.name
         if need.required and not place.is_dir():
-            hint = need.description or "the job's README.md says how to get it"
+            hint = need.description or "the job's README.md says how to get it; or give it with --data"
             raise Refused(f"job {job.name} needs data that is not here: {place}", hint=hint)
 
 

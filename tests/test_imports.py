@@ -27,7 +27,7 @@ LAYERS = (
     "supervise",
     "audit",
     "plan execute adopt machines describing estimate doctor cleaning_machines",
-    "follow carry rent charging capacity attempts context",
+    "follow carry rent datasets_remote charging capacity attempts context",
     "provision provision_steps remote.transfer remote.process remote.agentlink remote.datalink",
     "comparing measured report budget bills bill_formats",
     "target jobs stacks offers bundle outputs ledger billing store store_bills store_charges shares runfiles"

@@ -24,6 +24,9 @@ SECTIONS: dict[str, tuple[Entry, ...]] = {
         Entry("restart", "cloudrun.cli.runs:restart", "Run again from the last checkpoint."),
         Entry("clone", "cloudrun.cli.runs:clone", "Write a run's code, as it ran, into a folder."),
     ),
+    "Data": (
+        Entry("data", "cloudrun.cli.data:data", "Keep data for runs: folders, and what runs wrote."),
+    ),
     "Look": (
         Entry("status", "cloudrun.cli.status:status", "Show runs, or one run in detail."),
         Entry("logs", "cloudrun.cli.runs:logs", "Show what a run printed."),

@@ -11,7 +11,7 @@ from cloudrun.cli.shapes import BIGGEST
 from cloudrun.cli.text import UNKNOWN, clock, duration, money, plural, size, until, visible
 from cloudrun.cli.watch import stage_line
 from cloudrun.guard import PULL_GRACE_MINUTES
-from cloudrun.models import Bundle, Machine, Market, Offer, Plan
+from cloudrun.models import Bundle, DataInput, Machine, Market, Offer, Plan
 
 IGNORED_SHOWN = 8
 LABEL = 11
@@ -29,6 +29,7 @@ def plan_lines(plan: Plan, machine: Machine | None, *, now: datetime, full: bool
         *_money(plan, machine),
         *_ends(plan, machine, now),
         *_bundle(plan.bundle, full=full),
+        *_listed("data", [_data(data) for data in plan.data]),
         *(field("warning", text) for text in plan.warnings),
         *(field("secret", f"{path} would be sent (--allow-secrets)") for path in plan.bundle.secrets),
     ]
@@ -165,6 +166,14 @@ def _bundle(bundle: Bundle, *, full: bool) -> list[str]:
         *_listed("biggest", [f"{size(file.size):>8}  {file.path}" for file in biggest if file.size]),
         *_listed("ignored", _ignored(bundle, full=full)),
     ]
+
+
+def _data(data: DataInput) -> str:
+    """`horses:v1 at $CLOUDRUN_DATA_DIR/horses: 3.2 MB in 40 files; what is there already stays`"""
+    place = f"{data.source} at $CLOUDRUN_DATA_DIR/{data.mount}"
+    if data.url:
+        return f"{place}: fetched there from {data.url}"
+    return f"{place}: {size(data.size_bytes)} in {plural(data.files, 'file')}; what is there already stays"
 
 
 def _ignored(bundle: Bundle, *, full: bool) -> list[str]:

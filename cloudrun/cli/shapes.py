@@ -104,6 +104,17 @@ def plan_shape(plan: Plan) -> Shape:
             "ignored": [{"path": item.path, "rule": item.rule} for item in bundle.ignored],
             "secrets": list(bundle.secrets),
         },
+        "data": [
+            {
+                "source": data.source,
+                "mount": data.mount,
+                "digest": data.digest,
+                "files": data.files,
+                "size_bytes": data.size_bytes,
+                "url": data.url,
+            }
+            for data in plan.data
+        ],
         "warnings": list(plan.warnings),
         "stages": [{"stage": stage.value, "seconds": round(s, 6)} for stage, s in plan.stage_seconds],
     }

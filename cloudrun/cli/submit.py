@@ -36,6 +36,7 @@ from cloudrun.models import Plan
     examples=(
         "cloudrun submit jobs/svhn_rcnn --preset quick",
         "cloudrun submit jobs/svhn_rcnn --spot p2.xlarge --dry-run",
+        "cloudrun submit jobs/transfer_learning --data horses --preset smoke",
         "cloudrun submit hello --on bench --detach -- --epochs 3",
         "cloudrun submit hello p3.2xlarge --max-hours 4 --budget 5 -y",
     ),
@@ -65,6 +66,12 @@ from cloudrun.models import Plan
     multiple=True,
     metavar="NAME",
     help="A variable whose value is taken from here and never stored.",
+)
+@click.option(
+    "--data",
+    multiple=True,
+    metavar="NAME[:VERSION][:MOUNT]",
+    help="Give it a dataset, or with RUN:PATH another run's outputs. Repeatable.",
 )
 @click.option("--allow-secrets", is_flag=True, help="Send keys and .env files found in the folder.")
 @click.option("-d", "--detach", is_flag=True, help="Return when it is recorded; a supervisor walks on.")

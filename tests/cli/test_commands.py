@@ -22,6 +22,7 @@ VERBS = [context for context in CONTEXTS if not isinstance(context.command, Lazy
 WANTED = """init launch submit status logs attach cancel restart clone ssh start stop terminate offers
 machines list|machines start|machines stop|machines terminate|machines ssh|machines exec|machines tunnel
 machines extend|machines attach|machines adopt|outputs list|outputs get|outputs pull|outputs open
+data init|data upload|data list|data files|data get|data delete|data add
 audit|clean|pin|cost report|cost compare|cost import|config show|config budget"""
 
 

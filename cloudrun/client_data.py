@@ -1,0 +1,146 @@
+"""The verbs of datasets: add, look, get, delete, and what `--data` means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cloudrun.config import Settings
+from cloudrun.errors import Refused
+from cloudrun.events import OnEvent, Progress, ignore
+from cloudrun.models import Bundle, BundleFile, DataInput, Run
+from cloudrun.store import Store
+
+if TYPE_CHECKING:
+    from cloudrun.datasets import Dataset
+    from cloudrun.remote.shell import Shell
+
+
+class DataVerbs:
+    """The part of Client that keeps data for runs. What cannot be meant raises UsageError."""
+
+    settings: Settings
+    store: Store
+
+    def run(self, name: str) -> Run:
+        raise NotImplementedError
+
+    def shell(self, name: str) -> Shell:
+        raise NotImplementedError
+
+    def data_inputs(self, words: Sequence[str]) -> tuple[DataInput, ...]:
+        """What each NAME[:VERSION][:MOUNT] or RUN:PATH means. Keeps nothing."""
+        if not words:
+            return ()
+        from cloudrun.datasets_inputs import read_inputs
+
+        return read_inputs(self.settings, words, self.run)
+
+    def init_data(self, name: str, folder: Path) -> Path:
+        """Tie a folder to a dataset, so that `data upload` knows its name; the small file that says so."""
+        from cloudrun import datasets
+
+        path = folder / datasets.TIE_FILE
+        try:
+            path.write_text(datasets.check_name(name) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise Refused(f"{path}: {error.strerror}", hint="name a folder that you may write to") from error
+        return path
+
+    def upload_data(
+        self, folder: Path, *, name: str = "", to: str = "", on_event: OnEvent | None = None
+    ) -> tuple[Dataset, Bundle]:
+        """A new version with what the folder holds, and what was left out of it (blocking). With `to` it is
+        on that machine too. Interrupted, call it again: it goes on."""
+        from cloudrun import datasets
+
+        emit = on_event or ignore
+        made, tree = datasets.add_folder(
+            self.settings,
+            name or _tied_name(folder),
+            folder,
+            progress=lambda done, total: emit(Progress("keep", done, total)),
+        )
+        if to:
+            self.push_data(made.label, to, on_event=on_event)
+        return made, tree
+
+    def push_data(self, dataset: str, machine: str, *, on_event: OnEvent | None = None) -> int:
+        """Bring a dataset's missing content to a machine (blocking); the bytes that travelled."""
+        from cloudrun import datasets, datasets_remote
+
+        emit, found = on_event or ignore, datasets.find_dataset(self.settings, dataset)
+        datasets.tree_of(self.settings, found)
+        sent = datasets_remote.push(
+            self.settings,
+            self.shell(machine),
+            found.digest,
+            progress=lambda done, total: emit(Progress("push", done, total)),
+        )
+        return sent.bytes_sent
+
+    def add_outputs(self, name: str, run: str, path: str = "", *, on_event: OnEvent | None = None) -> Dataset:
+        """A new version with a run's outputs at home, or with a folder of them (blocking)."""
+        from cloudrun import datasets
+        from cloudrun.datasets_inputs import outputs_of
+
+        emit, found = on_event or ignore, self.run(run)
+        return datasets.add_folder(
+            self.settings,
+            name,
+            outputs_of(self.settings, found, path),
+            source=f"{found.id}:{path.strip('/')}",
+            progress=lambda done, total: emit(Progress("keep", done, total)),
+        )[0]
+
+    def add_url(self, name: str, url: str, *, sha256: str, extract: bool = False) -> Dataset:
+        """A version that machines fetch themselves when a run is given it. Fetches nothing now."""
+        from cloudrun import datasets
+
+        return datasets.add_url(self.settings, name, url, sha256=sha256, extract=extract)
+
+    def datasets(self, name: str = "") -> list[tuple[Dataset, list[str]]]:
+        """All versions, or those of one name, the oldest first, each with the ids of its runs."""
+        from cloudrun import datasets
+
+        if name:
+            datasets.find_dataset(self.settings, name)
+        users = datasets.used_by(self.settings)
+        return [(each, users.get(each.digest, [])) for each in datasets.list_datasets(self.settings, name)]
+
+    def dataset_files(self, name: str) -> list[BundleFile]:
+        """The files of NAME, NAME:v1 or NAME:DIGEST."""
+        from cloudrun import datasets
+
+        return list(datasets.tree_of(self.settings, datasets.find_dataset(self.settings, name)).files)
+
+    def get_data(self, name: str, paths: Sequence[str], to: Path) -> Bundle:
+        """Write a dataset, or files and folders of it, into a new or empty folder, verified (blocking)."""
+        from cloudrun import datasets
+
+        return datasets.get(self.settings, datasets.find_dataset(self.settings, name), paths, to)
+
+    def find_data(self, name: str) -> list[Dataset]:
+        """What `delete_data` takes: all versions of NAME, or the one of NAME:v1."""
+        from cloudrun import datasets
+
+        found = datasets.find_dataset(self.settings, name)
+        return [found] if ":" in name else datasets.list_datasets(self.settings, name)
+
+    def delete_data(self, chosen: Sequence[Dataset]) -> int:
+        """Delete versions; the bytes freed. Raises Refused while a run that has not ended uses one."""
+        from cloudrun import datasets
+
+        active = {run.id for run in self.store.list_runs(active=True)}
+        return datasets.delete(self.settings, chosen, active=active)
+
+
+def _tied_name(folder: Path) -> str:
+    from cloudrun.datasets import TIE_FILE
+
+    try:
+        return (folder / TIE_FILE).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        hint = "add --name NAME, or tie the folder to a name once: cloudrun data init NAME"
+        raise Refused(f"{folder} belongs to no dataset yet", hint=hint) from error
