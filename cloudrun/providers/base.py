@@ -220,8 +220,8 @@ class Bucket(Protocol):
         ...
 
     def get(self, key: str, to: Path) -> str:
-        """Fetch an object to that path (folders are made) and return its sha256, verified against the one that
-        was stored with it. Nothing is left at `to` unless all of it is right."""
+        """Fetch an object to that path (folders are made) and return its sha256, verified against the one
+        that was stored with it. Nothing is left at `to` unless all of it is right."""
         ...
 
     def list(self, prefix: str = "") -> Iterator[StoredObject]:

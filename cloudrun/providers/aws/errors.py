@@ -81,6 +81,8 @@ MORE: Mapping[str, Row] = {
     ),
     "PendingVerification": Row("credentials", "AWS is still checking this account", _WAIT),
     "Blocked": Row("credentials", "AWS has blocked this account", "ask AWS support"),
+    "BadDigest": Row("timing", "what arrived at S3 is not what was sent"),
+    "SlowDown": Row("rate", "too many API calls"),
     "Throttling": Row("rate", "too many API calls"),
     "ThrottlingException": Row("rate", "too many API calls"),
     "TooManyRequestsException": Row("rate", "too many API calls"),

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 
-from cloudrun.sim.aws import pricing, rights, seeds
+from cloudrun.sim.aws import objects, pricing, rights, seeds
 from cloudrun.sim.aws.spot import Spot
 from cloudrun.sim.aws.volumes import Volumes
 from cloudrun.sim.aws.wire import (
@@ -149,6 +149,7 @@ def _handlers(world: World, spot: Spot) -> dict[tuple[str, str], Handler]:
         **{("ec2", action): handler for action, handler in ec2.items()},
         **{("servicequotas", action): world.quotas.answer for action in quotas},
         **{("pricing", action): pricing.answer for action in pricing.ACTIONS},
+        **{("s3", action): objects.checked(world.backend.call) for action in objects.CHECKED},
     }
 
 

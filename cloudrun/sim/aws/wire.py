@@ -86,7 +86,7 @@ def read_request(environ: Environ) -> Request:
     """The call in a WSGI environment. The body is put back, so that another application can read it."""
     length = int(environ.get("CONTENT_LENGTH") or 0)
     body: bytes = environ["wsgi.input"].read(length) if length else b""
-    region, service = _scope(environ.get("HTTP_AUTHORIZATION", ""))
+    region, service = _scope(environ.get("HTTP_AUTHORIZATION", "") or _signed_query(environ))
     target = environ.get("HTTP_X_AMZ_TARGET", "")
     form: Form = {}
     data: Mapping[str, Any] = {}
@@ -97,8 +97,24 @@ def read_request(environ: Environ) -> Request:
         form = dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
         action = form.get("Action", "")
     else:
-        action = ""
+        action = _object_action(environ) if service == "s3" else ""
     return Request(service, action, region, form, data, body, environ)
+
+
+def _object_action(environ: Environ) -> str:
+    """S3's name of a call that is told by method and address alone; "" for those that nobody asks about."""
+    method, query = environ["REQUEST_METHOD"], parse_qsl(environ.get("QUERY_STRING", ""), True)
+    within = environ.get("PATH_INFO", "").strip("/").count("/") > 0
+    names = {name for name, _ in query}
+    if method == "POST" and "delete" in names:
+        return "DeleteObjects"
+    if method == "GET" and not within:
+        return "ListObjectsV2"
+    if "uploadId" in names or "uploads" in names:
+        return "MultipartUpload"
+    return (
+        {"GET": "GetObject", "PUT": "PutObject", "DELETE": "DeleteObject"}.get(method, "") if within else ""
+    )
 
 
 def with_body(environ: Environ, body: bytes) -> Environ:
@@ -116,6 +132,12 @@ def _scope(authorization: str) -> tuple[str, str]:
     """Region and service out of a Signature Version 4 header."""
     scope = authorization.partition("Credential=")[2].partition(",")[0].split("/")
     return (scope[2], scope[3]) if len(scope) == 5 else ("us-east-1", "")
+
+
+def _signed_query(environ: Environ) -> str:
+    """The scope of an address that was signed beforehand, as the header has it; "" for another."""
+    query = dict(parse_qsl(environ.get("QUERY_STRING", "")))
+    return f"Credential={query['X-Amz-Credential']}" if "X-Amz-Credential" in query else ""
 
 
 def _json_object(body: bytes) -> Mapping[str, Any]:
@@ -269,8 +291,8 @@ def error_reply(request: Request, error: ApiError) -> Reply:
     if request.environ.get("HTTP_X_AMZ_TARGET"):
         content = {"__type": error.code, "message": error.message}
         return Reply(error.status, json.dumps(content).encode(), JSON, error.code)
-    root = Xml.Element("Response")
-    detail = Xml.SubElement(Xml.SubElement(root, "Errors"), "Error")
+    root = Xml.Element("Error" if request.service == "s3" else "Response")
+    detail = root if request.service == "s3" else Xml.SubElement(Xml.SubElement(root, "Errors"), "Error")
     Xml.SubElement(detail, "Code").text = error.code
     Xml.SubElement(detail, "Message").text = error.message
     Xml.SubElement(root, "RequestID").text = str(uuid4())

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 
+from cloudrun.sim.azure.blobs import ACCOUNT, Storage
 from cloudrun.sim.azure.calls import Call, CallLog
 from cloudrun.sim.azure.faults import Fault, target_of
 from cloudrun.sim.azure.routes import Route, Routes
@@ -34,6 +35,7 @@ class App:
         self._world = world
         self._control = control
         self.routes = Routes()
+        self.storage = Storage()
         self.calls = CallLog()
         login = "/{tenant}/v2.0/.well-known/openid-configuration"
         self.routes.add(
@@ -47,6 +49,8 @@ class App:
         path = environ.get("PATH_INFO", "")
         if path.startswith("/_sim/"):
             return _send(self._control(environ, path.removeprefix("/_sim/")), start_response)
+        if path.startswith(f"/{ACCOUNT}/"):
+            return self.storage(environ, start_response)
         request = read_request(environ)
         time.sleep(self._world.delays.call_s)
         reply, lost = self._answer(request)

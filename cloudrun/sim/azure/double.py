@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloudrun.sim.azure.addresses import ADDRESS_KINDS, DnsNames
 from cloudrun.sim.azure.app import App
+from cloudrun.sim.azure.blobs import Storage
 from cloudrun.sim.azure.calls import Call
 from cloudrun.sim.azure.compute import Compute
 from cloudrun.sim.azure.control import Control
@@ -110,7 +111,13 @@ class AzureDouble:
             "CLOUDRUN_AZURE_PRICES_URL": f"{self.url}{PRICES_PATH}",
             "REQUESTS_CA_BUNDLE": str(self.ca_path),
             "SSL_CERT_FILE": str(self.ca_path),
+            **self.storage.environment(self.url),
         }
+
+    @property
+    def storage(self) -> Storage:
+        """The account that keeps blobs."""
+        return self._application().storage
 
     # Steering
 

@@ -1,0 +1,154 @@
+"""Every kind of bucket does the same: what is stored comes back, whole and checked, in few calls."""
+
+from __future__ import annotations
+
+import hashlib
+import ssl
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import pytest
+from bucket_cases import Case, S3Case
+
+from cloudrun.bucket import open_bucket, parse_place
+from cloudrun.config import Settings
+from cloudrun.errors import Credentials, NotFound, ProviderError, Refused, TransferFailed
+
+NAMES = ("plain.txt", "with space.txt", "ümläut/日本.bin", "a+b&c=d?e#f%41.txt", "deep/er/one")
+
+
+def put(case: Case, folder: Path, key: str, content: bytes) -> str:
+    source = folder / "source"
+    source.write_bytes(content)
+    sha256 = hashlib.sha256(content).hexdigest()
+    case.bucket.put(key, source, sha256)
+    return sha256
+
+
+@pytest.mark.parametrize("content", [b"", b"some content", bytes(range(256)) * 20_000])
+def test_content_comes_back(case: Case, tmp_path: Path, content: bytes) -> None:
+    sha256 = put(case, tmp_path, "a/file", content)
+    target = tmp_path / "new" / "folder" / "file"
+    assert case.bucket.get("a/file", target) == sha256
+    assert target.read_bytes() == content
+    assert [path.name for path in target.parent.iterdir()] == ["file"]
+
+
+def test_names_are_kept(case: Case, tmp_path: Path) -> None:
+    for name in NAMES:
+        put(case, tmp_path, name, name.encode())
+    listed = list(case.bucket.list())
+    assert sorted(each.key for each in listed) == sorted(NAMES)
+    assert all(each.size == len(each.key.encode()) for each in listed)
+    assert all(abs(each.modified_at - datetime.now(UTC)) < timedelta(minutes=1) for each in listed)
+    for name in NAMES:
+        case.bucket.get(name, tmp_path / "back")
+        assert (tmp_path / "back").read_bytes() == name.encode()
+    case.bucket.delete(NAMES)
+    assert list(case.bucket.list()) == []
+
+
+def test_what_arrives_changed_is_refused(case: Case, tmp_path: Path) -> None:
+    (tmp_path / "source").write_bytes(b"not what was hashed")
+    with pytest.raises((ProviderError, TransferFailed)):
+        case.bucket.put("file", tmp_path / "source", hashlib.sha256(b"other").hexdigest())
+    assert list(case.bucket.list()) == []
+
+
+def test_damage_in_the_bucket_is_noticed(case: Case, tmp_path: Path) -> None:
+    put(case, tmp_path, "file", b"precious")
+    case.corrupt("file")
+    with pytest.raises(TransferFailed, match="not what was stored"):
+        case.bucket.get("file", tmp_path / "back")
+    assert [path.name for path in tmp_path.iterdir() if path.name not in ("source", "home")] == []
+
+
+def test_long_listings_come_page_by_page(case: Case) -> None:
+    wanted = [f"run/{number:04}" for number in range(3000)]
+    case.fill([*wanted, "running/other"])
+    assert [each.key for each in case.bucket.list("run/")] == wanted
+
+
+@pytest.mark.parametrize("count", [0, 1, 2500])
+def test_deleting_takes_few_calls(case: Case, count: int) -> None:
+    keys = [f"run/{number:04}" for number in range(count)]
+    case.fill([*keys, "stays"])
+    assert case.bucket.delete(keys) == case.delete_calls() == -(-count // case.batch)
+    assert [each.key for each in case.bucket.list()] == ["stays"]
+    case.bucket.delete(keys)  # again: what is gone is gone
+
+
+def test_a_signed_address_is_for_one_object(case: Case, tmp_path: Path) -> None:
+    url = case.bucket.sign("signed", "PUT", 60)
+    headers = {"x-ms-blob-type": "BlockBlob", "Content-Type": "application/octet-stream"}
+    with urlopen(Request(url, data=b"from afar", method="PUT", headers=headers), timeout=10, context=tls()):
+        pass
+    case.bucket.get("signed", tmp_path / "back")
+    assert (tmp_path / "back").read_bytes() == b"from afar"
+    with urlopen(case.bucket.sign("signed", "GET", 60), timeout=10, context=tls()) as answer:
+        assert answer.read() == b"from afar"
+
+
+def test_no_such_bucket(case: Case, settings: Settings, tmp_path: Path) -> None:
+    absent = open_bucket(case.absent, settings)
+    (tmp_path / "source").write_bytes(b"")
+    with pytest.raises(NotFound, match="nobody-made-this") as caught:
+        absent.put("file", tmp_path / "source", hashlib.sha256(b"").hexdigest())
+    assert caught.value.hint
+    with pytest.raises(NotFound, match="nobody-made-this"):
+        list(absent.list())
+
+
+def test_no_such_object(case: Case, tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="no such object"):
+        case.bucket.get("never", tmp_path / "back")
+
+
+def test_nobody_answers(case: Case, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cloudrun.providers.azure.blob.RETRIES", 0)
+    monkeypatch.setattr("cloudrun.providers.aws.bucket.READ_ATTEMPTS", 1)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv(
+        "AZURE_STORAGE_CONNECTION_STRING",
+        "AccountName=a;AccountKey=YQ==;BlobEndpoint=http://127.0.0.1:9/a;",
+    )
+    unreachable = open_bucket(case.address, settings)
+    with pytest.raises(ProviderError, match="cannot be reached"):
+        list(unreachable.list())
+
+
+def test_no_credentials(case: Case, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AZURE_STORAGE_CONNECTION_STRING"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(Credentials) as caught:
+        open_bucket(case.address, settings)
+    assert caught.value.hint
+
+
+def test_large_files_go_in_parts(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if isinstance(case, S3Case):
+        monkeypatch.setattr("cloudrun.providers.aws.bucket.PART_BYTES", 5 << 20)
+    content = bytes(range(256)) * 50_000
+    put(case, tmp_path, "large", content)
+    case.bucket.get("large", tmp_path / "back")
+    assert (tmp_path / "back").read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "address", ["", "s3://", "s3://a", "ftp://bucket/x", "s3://bucket/a//b", "az://c/.."]
+)
+def test_no_address(address: str) -> None:
+    with pytest.raises(Refused, match="no place"):
+        parse_place(address)
+
+
+def tls() -> ssl.SSLContext:
+    return ssl.create_default_context()  # SSL_CERT_FILE names the rehearsal's authority
+
+
+def test_a_signature_runs_out(case: Case) -> None:
+    url = case.bucket.sign("signed", "GET", -60)
+    with pytest.raises(HTTPError, match="403"):
+        urlopen(url, timeout=10, context=tls())
