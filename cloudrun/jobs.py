@@ -38,7 +38,8 @@ from cloudrun.stacks import list_stacks
 from cloudrun.tomlfile import mistake, read_toml
 from cloudrun.words import nearest
 
-DEFAULT_STACKS = ("cuda12-torch", "cuda11-torch", "cpu-torch")  # the newest that the machine can drive
+# the shipped torch stacks, newest first: the first that the machine can drive is taken
+DEFAULT_STACKS = ("cuda13-torch", "cuda12-torch", "cuda11-torch", "cpu-torch")
 DEFAULT_PRESET = "default"
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"  # also a folder's, a tag's and a column's name
 

@@ -8,8 +8,9 @@ from datetime import date
 from decimal import Decimal
 
 from cloudrun import catalog
+from cloudrun.compat import why_not as stack_why_not
 from cloudrun.models import GpuNeed, Market, Offer, Stack
-from cloudrun.stacks import NONE, drives
+from cloudrun.stacks import NONE
 
 
 def rank(offers: Iterable[Offer], job_gpu: GpuNeed, stacks: Sequence[Stack]) -> list[Offer]:
@@ -53,7 +54,9 @@ def _hardware_why_not(offer: Offer, need: GpuNeed) -> str:
 def _stack_why_not(offer: Offer, need: GpuNeed, stack: Stack) -> str:
     if need.count and not stack.needs_gpu and stack.name != NONE:
         return f"stack {stack.name} leaves the GPU unused, and the job needs one"
-    return drives(stack, offer.gpu_capability, offer.gpu_count)
+    pinned = offer.market is not Market.OWN  # a machine of one's own is taken as it is
+    fault = stack_why_not(stack, offer.gpu_capability, offer.gpu_count, pinned=pinned)
+    return str(fault) if fault else ""
 
 
 def _gpus(count: int) -> str:

@@ -98,38 +98,6 @@ def _step(name: str) -> Path:
     return path
 
 
-def drives(stack: Stack, capability: float | None, gpu_count: int) -> str:
-    """Why the stack cannot drive such a machine; "" where it can.
-
-    gpu_count is the machine's. A GPU of unknown capability is let through: only the machine knows.
-    """
-    if gpu_count == 0:
-        return f"stack {stack.name} needs a GPU" if stack.needs_gpu else ""
-    if capability is None:
-        return ""
-    low, high = stack.min_capability, stack.max_capability
-    if low is not None and capability < low:
-        limit = f"only from {low:g}"
-    elif high is not None and capability > high:
-        limit = f"only up to {high:g}"
-    else:
-        return ""
-    reason = f"stack {stack.name} (CUDA {stack.cuda}) drives compute capability {limit}, not {capability:g}"
-    other = _stack_for(capability)
-    return f"{reason}: use {other}" if other else reason
-
-
-def _stack_for(capability: float) -> str:
-    """The bundled GPU stack with the newest CUDA that drives this capability, "" for none."""
-    able = [
-        stack
-        for stack in list_stacks()
-        if stack.needs_gpu and (stack.min_capability or 0) <= capability <= (stack.max_capability or 0)
-    ]
-    newest = max(able, key=lambda stack: [int(part) for part in stack.cuda.split(".")], default=None)
-    return newest.name if newest else ""
-
-
 def _names() -> list[str]:
     return sorted(path.stem for path in assets.images_dir().glob("*.toml"))
 

@@ -30,7 +30,8 @@ LAYERS = (
     "follow carry rent datasets_remote charging capacity attempts context",
     "provision provision_steps remote.transfer remote.process remote.agentlink remote.datalink",
     "comparing measured report budget bills bill_formats",
-    "target jobs stacks offers bundle outputs ledger billing store store_bills store_charges shares runfiles"
+    "compat compat_facts"
+    " target jobs stacks offers bundle outputs ledger billing store store_bills store_charges shares runfiles"
     " datasets datasets_inputs keptdata cleaning codestore store_clean trash bucket",
     "store_file store_rows store_schema manifest ignore leaks hashing tomlfile catalog"
     " providers.aws providers.azure sim",
