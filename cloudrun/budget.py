@@ -116,6 +116,18 @@ def cost_until(store: Store, machine: Machine, until: datetime | None, *, now: d
     return _ahead(lines, now, until)
 
 
+def cost_this_month(
+    lines: Sequence[Charge], deadline_at: datetime | None, *, now: datetime
+) -> Decimal | None:
+    """What lines that begin now cost in this month at most: to the deadline where one is still to come, else
+    to the month's end. None where a price is unknown."""
+    from cloudrun.ledger import run_cost_usd
+
+    end = month_end(now)
+    until = min(end, deadline_at) if deadline_at is not None and deadline_at > now else end
+    return run_cost_usd(lines, now=until)
+
+
 def unguarded(machines: Iterable[Machine]) -> list[Machine]:
     """Rented machines that nothing but their owner ends."""
     return [

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
-from cloudrun import ledger
+from cloudrun import budget, ledger
 from cloudrun.attempts import offer_of
-from cloudrun.context import Context
-from cloudrun.errors import CloudrunError
+from cloudrun.context import Context, now
+from cloudrun.errors import CloudrunError, Refused
+from cloudrun.events import Note
 from cloudrun.models import Charge, Machine, MachineState, Market, Offer
 from cloudrun.providers.base import SpotHistory
 
@@ -22,9 +23,30 @@ def open_rent(ctx: Context, offer: Offer, *, disk_gb: int, machine: str, run: st
 
 def open_running(ctx: Context, machine: Machine, at: datetime) -> None:
     """The lines of a machine that is about to be started again. Idempotent."""
-    known = {line.what for line in _open_lines(ctx, machine.name, WHILE_ON)}
-    lines = ledger.open_running(offer_of(machine), machine=machine.name, run="", at=at)
-    _add(ctx, (line for line in lines if line.what not in known))
+    _add(ctx, _coming(ctx, machine, at))
+
+
+def check_start(ctx: Context, machine: Machine) -> None:
+    """Tell what the month's budget warns of when the machine is started now. Raises Refused where what it may
+    cost, to its deadline or else to the end of the month, does not fit in any more."""
+    budgets, at = ctx.settings.budgets, now()
+    lines = _coming(ctx, machine, at)
+    if not budgets or not lines or machine.market is Market.OWN:
+        return
+    project = ctx.store.find_run(lines[0].run).project if lines[0].run else ""
+    worst = budget.cost_this_month(lines, machine.deadline_at, now=at)
+    for line in budget.check(ctx.store, budgets, worst, now=at, project=project):
+        ctx.on_event(Note(line))
+
+
+def note_comeback(ctx: Context, machine: Machine, at: datetime) -> None:
+    """Its provider started it again by itself, at `at`: what is billed from then on is opened. Idempotent.
+    The month's budget can only warn: its guard's deadline ends it, as before."""
+    try:
+        check_start(ctx, machine)
+    except Refused as refusal:
+        ctx.on_event(Note(f"{machine.name} came back, and {refusal.message}; {refusal.hint}"))
+    open_running(ctx, machine, at)
 
 
 def change_disk(ctx: Context, machine: Machine, disk_gb: int, at: datetime) -> None:
@@ -77,6 +99,15 @@ def _settle(ctx: Context, machine: Machine) -> None:
 
 def _ends_when_off(machine: Machine) -> tuple[str, ...]:
     return ("compute",) if dict(machine.detail).get("fixed-address") else WHILE_ON
+
+
+def _coming(ctx: Context, machine: Machine, at: datetime) -> list[Charge]:
+    """The lines that begin when it is on again; those of a run's own machine are that run's."""
+    known = {line.what for line in _open_lines(ctx, machine.name, WHILE_ON)}
+    run = next((line.run for line in reversed(ctx.store.list_charges(machine=machine.name)) if line.run), "")
+    owner = run if machine.run_owned else ""
+    lines = ledger.open_running(offer_of(machine), machine=machine.name, run=owner, at=at)
+    return [line for line in lines if line.what not in known]
 
 
 def _open_lines(ctx: Context, machine: str, kinds: Iterable[str]) -> list[Charge]:

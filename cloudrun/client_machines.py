@@ -267,11 +267,12 @@ class MachineVerbs:
         ]
         return ledger.run_cost_usd(charges, now=datetime.now(UTC))
 
-    def start(self, name: str) -> Machine:
-        """Start a stopped machine and wait until it answers."""
+    def start(self, name: str, *, on_event: OnEvent | None = None) -> Machine:
+        """Start a stopped machine and wait until it answers. Raises Refused where the month's budget does not
+        reach for it."""
         from cloudrun import machines
 
-        return machines.start(self.context(), self.machine(name))
+        return machines.start(self.context(on_event=on_event), self.machine(name))
 
     def stop(self, name: str) -> Machine:
         """Turn a machine off, disk kept. Idempotent."""
@@ -294,12 +295,12 @@ class MachineVerbs:
 
         return machines.resize_disk(self.context(), self.machine(name), disk_gb, disk)
 
-    def extend(self, name: str, *, hours: float) -> Machine:
+    def extend(self, name: str, *, hours: float, on_event: OnEvent | None = None) -> Machine:
         """Move the machine's deadline; its own guard is told. Raises Refused where the month's budget does
         not reach so far."""
         from cloudrun import machines
 
-        return machines.extend(self.context(), self.machine(name), hours=hours)
+        return machines.extend(self.context(on_event=on_event), self.machine(name), hours=hours)
 
     def scan_host_key(self, target: str) -> str:
         """The key line that user@host[:port] shows now, for the user to confirm."""

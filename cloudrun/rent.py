@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime
 from typing import TypeVar
 
 from cloudrun import charging
@@ -135,14 +136,23 @@ def refresh(ctx: Context, machine: Machine) -> Machine:
 
 def note_seen(ctx: Context, machine: Machine, seen: Machine) -> Machine:
     """Store what the provider said of a machine; what an ended one cost is closed at the provider's time."""
+    before = machine
     changed = {name: getattr(seen, name) for name in SEEN if getattr(seen, name) != getattr(machine, name)}
     if changed:
         machine = ctx.store.update_machine(machine.name, **changed)
     if failed_start(machine):
         charging.void_running(ctx, machine)
+    if before.state is MachineState.STOPPED and machine.state in (MachineState.PENDING, MachineState.RUNNING):
+        charging.note_comeback(ctx, machine, _started_at(before, seen))
     if machine.state.gone or machine.state is MachineState.STOPPED:
         charging.close_ended(ctx, machine, machine.ended_at or now())
     return machine
+
+
+def _started_at(before: Machine, seen: Machine) -> datetime:
+    """When a machine that was off came back: EC2 names the time of each start, Azure that of the first."""
+    told, off_at = seen.launched_at, before.ended_at or before.launched_at
+    return told if told is not None and (off_at is None or told > off_at) else now()
 
 
 def await_ready(
@@ -260,10 +270,12 @@ def wake(ctx: Context, machine: Machine) -> Machine:
 
 def start_again(ctx: Context, machine: Machine) -> Machine:
     """Have a stopped machine started, its charges opened before. A deadline that has passed would end it
-    again: it is dropped. Raises NoCapacity and other refusals; then nothing is charged."""
+    again: it is dropped. Raises NoCapacity and other refusals, and Refused where the month's budget does not
+    reach; then nothing is charged."""
     provider = ctx.provider(machine.provider)
     if not isinstance(provider, Stoppable):
         return machine
+    charging.check_start(ctx, machine)
     charging.open_running(ctx, machine, now())
     deadline = machine.deadline_at if machine.deadline_at and machine.deadline_at > now() else None
     if isinstance(provider, SelfRelease):

@@ -90,10 +90,11 @@ def list_machines(show_all: bool, as_json: bool) -> None:
 def start(name: str, as_json: bool) -> None:
     """Start a stopped machine.
 
-    Waits until it answers. A local machine also comes back this way after this computer was restarted.
+    Waits until it answers. Refused where the month's budget does not reach. A local machine also comes
+    back this way after this computer was restarted.
     """
     client = open_client()
-    _tell(client, client.start(name), as_json=as_json)
+    _tell(client, client.start(name, on_event=Watcher()), as_json=as_json)
 
 
 @click.command(cls=Verb, examples=("cloudrun stop bench", "cloudrun stop bench -y"))
@@ -190,7 +191,7 @@ def extend(name: str, hours: float, as_json: bool) -> None:
     what it may still cost; refused where the month's budget does not reach so far.
     """
     client = open_client()
-    machine = client.extend(name, hours=hours)
+    machine = client.extend(name, hours=hours, on_event=Watcher())
     if as_json:
         render.as_json(_shape(client, machine))
         return

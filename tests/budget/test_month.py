@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
@@ -13,12 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudrun import budget
+from cloudrun import budget, charging
 from cloudrun.cli import run
 from cloudrun.client import Client
 from cloudrun.config import load_settings
 from cloudrun.config_file import write_budgets
 from cloudrun.errors import ConfigError, Refused
+from cloudrun.events import Event
 from cloudrun.models import Charge, Machine, MachineState, Market, Offer
 from cloudrun.plan import launch_worst_case_usd
 
@@ -154,6 +156,40 @@ def test_an_extension_asks_the_budget_before_the_machine(client: Client) -> None
         client.extend("on", hours=20)
     assert client.machine("on").deadline_at == now + HOUR
     assert round(client.cost_until_deadline_usd(client.machine("on")) or 0, 2) == 1
+
+
+def test_a_start_asks_the_budget_and_a_comeback_only_warns(client: Client) -> None:
+    now = datetime.now(UTC)
+    off = rent(client, "off", at=now - 9 * HOUR, closed_at=now - 8 * HOUR, deadline_at=now + 10 * HOUR)
+    told: list[Event] = []
+    ctx = client.context(on_event=told.append)
+    charging.check_start(ctx, off)  # no budget, no question
+    client.set_budget(Decimal("9.5"))
+    ctx = client.context(on_event=told.append)
+    with pytest.raises(Refused, match=r"this may cost 9\.0\d USD"):  # 0.90 an hour and the address
+        charging.check_start(ctx, replace(off, price_per_hour_usd=Decimal("0.90")))
+    assert client.store.list_charges(open_only=True) == []
+    client.set_budget(Decimal("11"))
+    ctx = client.context(on_event=told.append)
+    charging.check_start(ctx, replace(off, price_per_hour_usd=Decimal("0.90")))
+    assert "of the month's budget of 11.00 USD" in str(told.pop())
+    charging.note_comeback(ctx, replace(off, price_per_hour_usd=Decimal("3")), now)
+    assert "off came back, and this may cost 30." in str(told.pop())
+    assert {line.what for line in client.store.list_charges(open_only=True)} == {"compute", "address"}
+    charging.note_comeback(ctx, off, now + HOUR)
+    assert len(client.store.list_charges(open_only=True)) == 2
+    assert told == []
+
+
+def test_what_is_started_without_a_deadline_counts_to_the_end_of_the_month() -> None:
+    line = Charge(
+        id=None, machine="off", run="", what="compute", provider="aws", region="us-east-1",
+        market=Market.ON_DEMAND, unit="hour", unit_price_usd=Decimal(1), price_as_of=None, opened_at=NOW,
+    )  # fmt: skip
+    assert budget.cost_this_month([line], NOW + 2 * HOUR, now=NOW) == 2
+    for deadline in (None, NOW - HOUR, NOW + 500 * HOUR):
+        assert budget.cost_this_month([line], deadline, now=NOW) == 9 * 24 + 12
+    assert budget.cost_this_month([replace(line, unit_price_usd=None)], None, now=NOW) is None
 
 
 def test_status_ends_with_what_was_spent(client: Client, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from decimal import Decimal
 
+import pytest
 from rented_help import TYPE, RentedCloud, epochs_of, last_epoch, submit_drill, wait_for
 
+from cloudrun import ledger
 from cloudrun.client import Client
+from cloudrun.errors import Refused
 from cloudrun.models import LaunchOptions, MachineState, Market, OnPreempt, Outcome, Run, RunState
 
 
@@ -54,14 +57,26 @@ def test_without_a_notice_no_more_than_one_interval_is_lost(client: Client, clou
 
 
 def test_a_stopped_machine_comes_back_and_the_run_goes_on_alone(client: Client, cloud: RentedCloud) -> None:
+    client.set_budget(Decimal(50))
     options = LaunchOptions(on_preempt=OnPreempt.STOP)
-    run = begun(client, options=options)
+    run = begun(client, options=options, max_hours=2.0)
     machine = client.machine(run.machine)
     cloud.preempt(machine.id, notice_s=5)
     run = client.attach(run.id)
     assert run.state is RunState.SUCCEEDED
     assert [attempt.machine for attempt in client.attempts(run.id)] == [machine.name]
     assert epochs_of(client.files(run.id).outputs / "metrics.jsonl") == list(range(1, 31))
+    assert cloud.live() == []
+    before, after = [line for line in client.store.list_charges(run=run.id) if line.what == "compute"]
+    assert before.closed_at
+    assert after.closed_at
+    assert before.closed_at <= after.opened_at < after.closed_at  # billed after the comeback
+    assert run.cost_usd == ledger.run_cost_usd(client.store.list_charges(run=run.id), now=after.closed_at)
+    wait_for(lambda: not client.files(run.id).walked())
+    client.set_budget(Decimal("0.01"))
+    with pytest.raises(Refused, match="of the month's budget"):
+        client.restart(run.id)
+    assert len(client.attempts(run.id)) == 1
     assert cloud.live() == []
 
 
