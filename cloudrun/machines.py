@@ -344,7 +344,7 @@ def _await_running(ctx: Context, machines: Sequence[Machine]) -> list[Machine]:
 def _provision(ctx: Context, machine: Machine, shell: Shell, stack: Stack) -> Machine:
     with closing(shell):
         machine = rent.secure(ctx, machine, shell)
-        versions = provision(shell, machine, stack)
+        versions = provision(shell, machine, stack, ctx.settings, on_event=ctx.on_event)
     return ctx.store.update_machine(
         machine.name, provisioned=True, stack=stack.name, versions=tuple(sorted(versions.items()))
     )

@@ -1,39 +1,62 @@
-"""Stage 7: a fresh machine becomes a ready one, and says what is really on it."""
+"""Stage 7: a fresh machine becomes a ready one, and says what is really on it.
+
+A stack's steps (provision_steps.py) run in its order: check, apply where that says no, check again. One
+command asks all of them, so a machine that is ready costs one. Everything may be repeated at any point.
+"""
 
 from __future__ import annotations
 
-import shlex
+import contextlib
+import time
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
 
 from cloudrun import assets
-from cloudrun.errors import StepFailed
-from cloudrun.models import Machine, Market, Stack
+from cloudrun.config import AS_FOUND, Settings
+from cloudrun.errors import ConnectFailed, ConnectionLost, StepFailed
+from cloudrun.events import Note, OnEvent, ignore
+from cloudrun.models import Machine, Market, Result, Stack
+from cloudrun.provision_steps import FRAMEWORKS, Step, apply_script, check_script, steps_of
 from cloudrun.remote.process import probe
 from cloudrun.remote.shell import Shell
+from cloudrun.stacks import stack_hash
 
 GROW_TIMEOUT_S = 600.0  # ext4 grows terabytes in seconds; a busy disk may take longer
-INSTALL_TIMEOUT_S = 1800.0  # PyTorch with its CUDA libraries is 3 GB of wheels
+STEP_TIMEOUT_S = 1800.0  # PyTorch with its CUDA libraries is 3 GB of wheels, CUDA 2 GB of packages
+CHECK_TIMEOUT_S = 300.0  # a framework that starts on a cold disk
+REBOOT_TIMEOUT_S = 900.0  # as a first boot
+REBOOT_CODE = 194  # of a step that is done once the machine has started anew
+LINE_WAITS_S = (1.0, 5.0, 20.0)  # after a cut connection
 TAIL_CHARS = 500  # of what a step printed, in its error
+BOOT_ID = "cat /proc/sys/kernel/random/boot_id"
 
 
-def provision(shell: Shell, machine: Machine, stack: Stack) -> Mapping[str, str]:
-    """Make the machine hold the stack's frameworks, and read back what is really there. Blocking (minutes
-    where something is missing on a rented machine), idempotent.
+def provision(
+    shell: Shell, machine: Machine, stack: Stack, settings: Settings, *, on_event: OnEvent = ignore
+) -> Mapping[str, str]:
+    """Make the machine hold what the stack pins, and read back what is really there: its stack lock, with
+    apt:NAME for packages and stack-hash. Blocking (minutes on a fresh machine), idempotent, resumable.
 
-    Raises StepFailed when a framework of the stack is missing in the end: a run would only find out later.
+    Machines of one's own are taken as they are. Raises StepFailed with a step's last words, or for a
+    framework that is missing in the end: a run would only find out later.
     """
     names = tuple(name for name, _pin in stack.frameworks)
     versions = probe(shell, names)
-    if _missing(names, versions) and machine.market is not Market.OWN:
-        _install(shell, stack)
-        versions = probe(shell, names)
-    missing = _missing(names, versions)
+    packages: Mapping[str, str] = {}
+    if machine.market is not Market.OWN:
+        steps = steps_of(stack, settings)
+        if [step.name for step in steps] != [FRAMEWORKS] or not _hold(stack, versions, settings):
+            work = _Provisioning(shell, machine, stack, settings, on_event)
+            packages = work.run(steps)
+            versions = probe(shell, names) if work.changed else versions
+    missing = [name for name in names if not versions.get(name)]
     if missing:
         raise StepFailed(
             f"{machine.name} has no {', '.join(missing)}, which stack {stack.name} needs",
             hint=_how_to_install(machine, missing),
         )
-    return versions
+    return {**versions, **packages, "stack-hash": stack_hash(stack)}
 
 
 def grow_disk(shell: Shell) -> None:
@@ -41,30 +64,122 @@ def grow_disk(shell: Shell) -> None:
 
     Raises StepFailed, with what the step printed, for a layout that it does not know.
     """
-    hint = "the disk itself has its new size; grow partition and file system by hand"
-    _run_step(shell, "10-grow-disk.sh", {}, timeout_s=GROW_TIMEOUT_S, hint=hint)
-
-
-def _install(shell: Shell, stack: Stack) -> None:
-    pins = " ".join(f"{name}=={pin}" if pin else name for name, pin in stack.frameworks)
-    hint = "cloudrun launch --stack none takes the machine as it is"
-    _run_step(shell, "20-frameworks.sh", {"FRAMEWORKS": pins}, timeout_s=INSTALL_TIMEOUT_S, hint=hint)
-
-
-def _run_step(shell: Shell, name: str, parameters: Mapping[str, str], *, timeout_s: float, hint: str) -> None:
-    """Apply one script of provisioning/steps over the shell."""
-    step = assets.provisioning_dir() / "steps" / name
-    given = " ".join(f"{key}={shlex.quote(value)}" for key, value in parameters.items())
-    done = shell.run(
-        f"{given} sh -s apply".strip(), input=step.read_bytes(), timeout_s=timeout_s, check=False
-    )
+    step = assets.provisioning_dir() / "steps" / "10-grow-disk.sh"
+    done = shell.run("sh -s apply", input=step.read_bytes(), timeout_s=GROW_TIMEOUT_S, check=False)
     if not done:
-        said = done.stderr.decode("utf-8", "replace").strip()[-TAIL_CHARS:]
-        raise StepFailed(f"step {name} failed: {said}", hint=hint)
+        hint = "the disk itself has its new size; grow partition and file system by hand"
+        raise StepFailed(f"step 10-grow-disk failed: {_last_words(done)}", hint=hint)
 
 
-def _missing(names: Sequence[str], versions: Mapping[str, str]) -> list[str]:
-    return [name for name in names if not versions.get(name)]
+def log_path(settings: Settings, machine: str) -> Path:
+    """What provisioning a machine did, step by step, for its user to read later."""
+    return settings.home / "provisioning" / f"{machine}.log"
+
+
+class _Provisioning:
+    """The steps of one stack on one machine."""
+
+    def __init__(
+        self, shell: Shell, machine: Machine, stack: Stack, settings: Settings, on_event: OnEvent
+    ) -> None:
+        self._shell = shell
+        self._machine = machine
+        self._packages = tuple(name for name, _version in stack.packages)
+        self._settings = settings
+        self._on_event = on_event
+        self.changed = False  # whether a step was applied
+
+    def run(self, steps: Sequence[Step]) -> Mapping[str, str]:
+        """Until every check says yes. The packages' versions, as apt:NAME."""
+        tick = time.monotonic()
+        codes, packages, root = self._check(steps)
+        if self._settings.sim and not root:
+            steps = self._without_root(steps)
+        holding = next((at for at, step in enumerate(steps) if codes.get(step.name) != 0), len(steps))
+        self._log(f"{holding} of {len(steps)} steps hold, in their order", time.monotonic() - tick)
+        for step in steps[holding:]:  # what one installs, later ones may have to set up
+            self._apply(step)
+        self.changed = holding < len(steps)
+        return self._check(())[1] if self.changed else packages
+
+    def _check(self, steps: Sequence[Step]) -> tuple[dict[str, int], dict[str, str], bool]:
+        """Exit code of each step's check, packages that are there, and whether there is root to be had."""
+        done = self._insist(check_script(steps, self._packages), CHECK_TIMEOUT_S)
+        lines = [line.split() for line in done.text.splitlines()]
+        packages = {f"apt:{words[1]}": words[2] for words in lines if len(words) == 3 and words[0] == "apt"}
+        codes = {words[0]: int(words[1]) for words in lines if len(words) == 2 and words[1].isdecimal()}
+        return codes, packages, codes.get("root") == 0
+
+    def _without_root(self, steps: Sequence[Step]) -> list[Step]:
+        kept = [step for step in steps if not step.needs_root]
+        if len(kept) < len(steps):
+            left_out = ", ".join(step.name for step in steps if step.needs_root)
+            self._on_event(Note(f"{self._machine.name}: a rehearsal without root leaves out {left_out}"))
+        return kept
+
+    def _apply(self, step: Step) -> None:
+        tick = time.monotonic()
+        done = self._insist(apply_script(step), STEP_TIMEOUT_S)
+        if done.exit_code == REBOOT_CODE:
+            self._log(f"{step.name} asks for a reboot", time.monotonic() - tick)
+            self._reboot()
+            done = self._insist(apply_script(step), STEP_TIMEOUT_S)
+        seconds = time.monotonic() - tick
+        if not done:
+            self._log(f"{step.name} failed ({done.exit_code}): {_last_words(done)}", seconds)
+            raise StepFailed(
+                f"step {step.name} failed on {self._machine.name}: {_last_words(done)}",
+                hint=_look(self._machine),
+            )
+        self._log(f"{step.name} applied", seconds)
+        self._on_event(Note(f"{self._machine.name}: {step.name} applied in {seconds:.1f} s"))
+
+    def _insist(self, script: bytes, timeout_s: float) -> Result:
+        """Run it, again after a cut connection: a step that was cut off is completed by its next apply."""
+        for wait_s in LINE_WAITS_S:
+            try:
+                return self._shell.run("sh -s", input=script, timeout_s=timeout_s, check=False)
+            except ConnectionLost:
+                self._log("the connection was lost", 0.0)
+                time.sleep(min(wait_s, self._settings.poll_s))
+        return self._shell.run("sh -s", input=script, timeout_s=timeout_s, check=False)
+
+    def _reboot(self) -> None:
+        """Start the machine anew and wait until its shell answers. Raises StepFailed when it does not."""
+        tick, before = time.monotonic(), self._shell.run(BOOT_ID, timeout_s=30).text
+        with contextlib.suppress(ConnectionLost):  # it goes down under the command
+            self._shell.run("sudo -n shutdown -r now", timeout_s=30, check=False)
+        while time.monotonic() - tick < REBOOT_TIMEOUT_S:
+            with contextlib.suppress(ConnectFailed, ConnectionLost):
+                if self._shell.run(BOOT_ID, timeout_s=20).text != before:
+                    self._log("started anew", time.monotonic() - tick)
+                    return
+            time.sleep(min(0.5, self._settings.poll_s))
+        raise StepFailed(
+            f"{self._machine.name} did not come back from a reboot that a step asked for",
+            hint=f"cloudrun machines list; cloudrun terminate {self._machine.name} lets it go",
+        )
+
+    def _log(self, text: str, seconds: float) -> None:
+        path = log_path(self._settings, self._machine.name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        with path.open("a", encoding="utf-8") as log:
+            log.write(f"{at} {text} ({seconds:.1f} s)\n")
+
+
+def _hold(stack: Stack, versions: Mapping[str, str], settings: Settings) -> bool:
+    """Whether what was found does for the stack's frameworks."""
+    return all(
+        versions.get(name)
+        and (settings.frameworks == AS_FOUND or not pin or versions[name].partition("+")[0] == pin)
+        for name, pin in stack.frameworks
+    )
+
+
+def _last_words(done: Result) -> str:
+    said = done.stderr.decode("utf-8", "replace").strip() or done.text.strip()
+    return said[-TAIL_CHARS:]
 
 
 def _how_to_install(machine: Machine, missing: list[str]) -> str:
@@ -72,4 +187,8 @@ def _how_to_install(machine: Machine, missing: list[str]) -> str:
         return "pip install 'cloudrun[local]' beside cloudrun, then try again"
     if machine.market is Market.OWN:
         return f"cloudrun ssh {machine.name} -- python3 -m pip install {' '.join(missing)}"
+    return _look(machine)
+
+
+def _look(machine: Machine) -> str:
     return f"cloudrun ssh {machine.name} shows why; launch --stack none takes the machine as it is"

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from cloudrun.errors import BootFailed, MachineError, UsageError
@@ -79,6 +80,7 @@ def serve(folder: Path, ssh_port: int, kind: str) -> None:
     from cloudrun.sim.aws import AwsDouble
     from cloudrun.sim.azure import AzureDouble
     from cloudrun.sim.machine import MachineHost
+    from cloudrun.sim.packages import PackageServer, missing
 
     over = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -86,10 +88,13 @@ def serve(folder: Path, ssh_port: int, kind: str) -> None:
     with holding(lock_path(folder)) as ours:
         if not ours:
             raise UsageError("a rehearsal cloud is up there already", hint="cloudrun sim status")
-        host = MachineHost(folder / "machines", ssh_port=ssh_port, kind=kind)
+        packages = None if missing() else PackageServer.of_stacks()
+        host = MachineHost(folder / "machines", ssh_port=ssh_port, kind=kind, packages=packages)
         try:
             with AwsDouble(host) as aws, AzureDouble(host, folder=folder / "azure") as azure:
-                SimRecord(folder, os.getpid(), aws.url, ssh_port, host.kind, azure.environment()).save()
+                repositories = packages.environment() if packages and host.kind == "namespace" else {}
+                record = SimRecord(folder, os.getpid(), aws.url, ssh_port, host.kind, azure.environment())
+                replace(record, packages=repositories).save()
                 over.wait()
                 (folder / FILE).unlink(missing_ok=True)
         finally:

@@ -6,7 +6,8 @@ forks; the child, process 1 in there, mounts the disk, brings up the network, bo
 to end. When the line breaks (the host was killed) the machine ends at once, and with it every process,
 mount, loop device and network of it: they all hang on process 1. Standard library only.
 
-To the host it says: pid N; metadata, with that service's socket; up; done, when late scripts have ended.
+To the host it says: pid N; metadata and packages, with that service's socket; up; done, when late scripts
+have ended.
 From the host it hears: off SECONDS. From inside: SIGRTMIN+4 (off) and +5 (reboot), as systemd would.
 """
 
@@ -31,7 +32,7 @@ from typing import Any
 from cloudrun.sim import accounts, cloudinit, programs, rootfs
 from cloudrun.sim.cloudconfig import CloudConfig
 from cloudrun.sim.relay import relay
-from cloudrun.sim.spec import METADATA_ADDRESS
+from cloudrun.sim.spec import METADATA_ADDRESS, PACKAGES_ADDRESS
 
 REBOOT_CODE = 10  # the exit code that asks the host to boot it again
 FAILED_CODE = 1
@@ -134,9 +135,10 @@ class Init:
         fresh = rootfs.enter(self._plan.disk, Path(self._plan.at), self._plan.prefixes)
         socket.sethostname(self._plan.hostname)
         subprocess.run(["ip", "-batch", "-"], input=NETWORK, text=True, env=ENVIRONMENT, check=True)
-        service = socket.create_server((METADATA_ADDRESS, 80))
-        socket.send_fds(self._line, [b"metadata"], [service.fileno()])
-        service.close()
+        for name, address in ((b"metadata", METADATA_ADDRESS), (b"packages", PACKAGES_ADDRESS)):
+            service = socket.create_server((address, 80))
+            socket.send_fds(self._line, [name], [service.fileno()])
+            service.close()
         self._wake, waker = socket.socketpair()
         for end in (self._wake, waker):
             end.setblocking(False)
@@ -202,6 +204,7 @@ class Init:
 NETWORK = f"""\
 link set lo up
 address add {METADATA_ADDRESS}/32 dev lo
+address add {PACKAGES_ADDRESS}/32 dev lo
 """
 
 
@@ -209,6 +212,7 @@ def boot_early(plan: Plan, *, fresh: bool) -> None:
     """All that comes before SSH answers."""
     if fresh:
         programs.install(plan.python)
+        Path("/etc/apt/sources.list").unlink(missing_ok=True)  # out of reach from in here
         _name_it(plan.hostname)
     place = cloudinit.Place(plan.id, ENVIRONMENT | plan.environ, say)
     cloudinit.run_early(plan.config, place)

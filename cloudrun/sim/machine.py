@@ -13,12 +13,12 @@ import fcntl
 import re
 import shutil
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from cloudrun.errors import MachineError, UsageError
 from cloudrun.sim import disk, embedded, namespace
+from cloudrun.sim.packages import PackageServer
 from cloudrun.sim.spec import MachineSpec, OnOff, Respond, SimMachine
 
 __all__ = ["MachineHost", "MachineSpec", "OnOff", "Respond", "SimMachine"]
@@ -27,19 +27,20 @@ ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")  # it names a folder and sta
 
 
 CLOSING_THREADS = 8
-_MAKERS: dict[str, Callable[..., SimMachine]] = {
-    "namespace": namespace.NamespaceMachine,
-    "embedded": embedded.EmbeddedMachine,
-}
+KINDS = ("namespace", "embedded")
 
 
 class MachineHost:
     """Makes machines, each in a folder of its own below `folder`, which is this host's alone.
 
     What an earlier host of that folder left when it was killed is removed first. kind "" is the best that
-    works here. Raises UsageError where that folder has a host already, or that kind cannot be had here."""
+    works here. packages: what namespace machines install from; closed with the host.
+    Raises UsageError where that folder has a host already, or that kind cannot be had here."""
 
-    def __init__(self, folder: Path, *, ssh_port: int, kind: str = "") -> None:
+    def __init__(
+        self, folder: Path, *, ssh_port: int, kind: str = "", packages: PackageServer | None = None
+    ) -> None:
+        self.packages = packages
         self._folder = folder.resolve()
         self._port = ssh_port
         self.kind = _choose(kind)
@@ -64,10 +65,16 @@ class MachineHost:
         with self._lock:
             if spec.id in self._machines:
                 raise MachineError(f"{spec.id} exists already", hint="destroy it first")
-            make = _MAKERS[self.kind]
-            machine = make(self._folder / spec.id, spec, port=self._port, on_off=on_off)
+            machine = self._make(spec, on_off)
             self._machines[spec.id] = machine
         return machine
+
+    def _make(self, spec: MachineSpec, on_off: OnOff) -> SimMachine:
+        folder = self._folder / spec.id
+        if self.kind == "embedded":
+            return embedded.EmbeddedMachine(folder, spec, port=self._port, on_off=on_off)
+        serve = self.packages.respond if self.packages else None
+        return namespace.NamespaceMachine(folder, spec, port=self._port, on_off=on_off, packages=serve)
 
     def close(self) -> None:
         """End every machine and remove all that was made. Idempotent."""
@@ -75,6 +82,8 @@ class MachineHost:
             machines, self._machines = self._machines, {}
         with ThreadPoolExecutor(CLOSING_THREADS) as threads:
             list(threads.map(lambda machine: machine.destroy(), machines.values()))
+        if self.packages:
+            self.packages.close()
         if not self._claim.closed:
             (self._folder / ".lock").unlink(missing_ok=True)
             self._claim.close()
@@ -89,8 +98,8 @@ class MachineHost:
 
 
 def _choose(kind: str) -> str:
-    if kind not in ("", *_MAKERS):
-        raise UsageError(f"no machines of the kind {kind!r}", hint=f"use one of: {', '.join(_MAKERS)}")
+    if kind not in ("", *KINDS):
+        raise UsageError(f"no machines of the kind {kind!r}", hint=f"use one of: {', '.join(KINDS)}")
     why_not = namespace.missing()
     if kind == "namespace" and why_not:
         raise UsageError(

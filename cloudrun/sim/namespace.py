@@ -21,7 +21,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -34,13 +34,14 @@ from cloudrun.sim.accounts import SYSTEM_PATH
 from cloudrun.sim.cloudconfig import parse
 from cloudrun.sim.inside import REBOOT_CODE, Plan
 from cloudrun.sim.metadata import MetadataServer
-from cloudrun.sim.spec import METADATA_ADDRESS, METADATA_URL, MachineSpec, OnOff
+from cloudrun.sim.spec import METADATA_ADDRESS, METADATA_URL, Answer, MachineSpec, OnOff
 
 PROGRAMS = ("sshd", "ssh-keygen", "sudo", "ip", "pivot_root", "sfdisk", "partx", "mkfs.ext4")
 BOOT_TIMEOUT_S = 60.0  # takes 0.3 s; a computer under heavy load gets this long
 LATE_WAIT_S = 1.0  # boot returns at the latest so long after SSH answers, whatever scripts still run
 END_WAIT_S = 2.0  # for the kernel to let go of a machine that was told to end
 LOG_TAIL_BYTES = 2000
+Packages = Callable[[str, str], Answer]  # a path and the machine's GPUs -> status, content
 STARTER = (  # isolated and without packages: it starts in a third of the time
     sys.executable,
     *("-I", "-S", "-c"),
@@ -73,9 +74,12 @@ def end(folder: Path) -> None:
 class NamespaceMachine:
     """See SimMachine. One lock keeps what is done to it in order; its watcher thread ends with it."""
 
-    def __init__(self, folder: Path, spec: MachineSpec, *, port: int, on_off: OnOff) -> None:
+    def __init__(
+        self, folder: Path, spec: MachineSpec, *, port: int, on_off: OnOff, packages: Packages | None = None
+    ) -> None:
         self._folder = folder
         self._spec = spec
+        self._packages = packages
         self._host = spec.host
         self._port = port
         self._on_off = on_off
@@ -135,7 +139,7 @@ class NamespaceMachine:
         try:
             door = self._door()
             self._save_plan(attached)
-            life = _Life(self._folder, door, attached, self._spec, self._ended)
+            life = _Life(self._folder, door, attached, self._spec, self._ended, self._packages)
             self._grown = False
             return life
         except BaseException:
@@ -223,13 +227,15 @@ class _Life:
         attached: disk.Attached | None,
         spec: MachineSpec,
         ended: Callable[[_Life, int], None],
+        packages: Packages | None,
     ) -> None:
         """Takes the door over, and the disk once it has not raised."""
         self._log = folder / "boot.log"
         self.disk = attached
         self._spec = spec
         self._ended = ended
-        self._metadata: MetadataServer | None = None
+        self._packages = packages
+        self._servers: list[MetadataServer] = []
         self._pid_file = folder / "pid"
         self._pid = 0  # of its process 1, seen from here
         self._answers, self._booted, self._over = threading.Event(), threading.Event(), threading.Event()
@@ -265,8 +271,8 @@ class _Life:
 
     def clear(self) -> None:
         """Give back what the host kept for it. Idempotent."""
-        if self._metadata:
-            self._metadata.close()
+        for server in self._servers:
+            server.close()
         if self.disk:
             self.disk.close()
 
@@ -291,11 +297,16 @@ class _Life:
             self._pid = int(words[1])
             save_text(self._pid_file, f"{self._pid} {processes.start_mark(self._pid)}")
         elif words[0] == "metadata":
-            self._metadata = MetadataServer(socket.socket(fileno=fds[0]), self._spec.respond)
+            self._servers.append(MetadataServer(socket.socket(fileno=fds[0]), self._spec.respond))
+        elif words[0] == "packages":
+            self._servers.append(MetadataServer(socket.socket(fileno=fds[0]), self._give_package))
         elif words[0] == "up":
             self._answers.set()
         elif words[0] == "done":
             self._booted.set()
+
+    def _give_package(self, _: str, path: str, __: Mapping[str, str], ___: bytes) -> Answer:
+        return self._packages(path, self._spec.gpu) if self._packages else (404, b"")
 
 
 def _python_folders() -> tuple[str, ...]:

@@ -42,6 +42,7 @@ class SimRecord:
     ssh_port: int
     kind: str  # of its machines
     azure: Mapping[str, str] = field(default_factory=dict)  # what a process needs to use the Azure half
+    packages: Mapping[str, str] = field(default_factory=dict)  # and the machines' repositories
 
     def save(self) -> None:
         draft = self.folder / f".{FILE}"
@@ -62,6 +63,8 @@ class SimRecord:
             "CLOUDRUN_SSH_PORT": str(self.ssh_port),
             "CLOUDRUN_POLL_S": str(POLL_S),
             "CLOUDRUN_ADDRESS_URL": f"{self.url}/_sim/address",
+            "CLOUDRUN_FRAMEWORKS": "as-found",  # a machine here runs this computer's own torch
+            **self.packages,
             **self.azure,
         }
 

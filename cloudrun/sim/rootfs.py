@@ -30,7 +30,10 @@ IMAGE = ("/usr", "/etc", "/var", "/opt")  # of this computer: what stands for th
 LINKS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")  # into /usr; folders of their own on old systems
 FOLDERS = dict.fromkeys(("boot", "dev", "home", "media", "mnt", "proc", "run", "srv", "sys"), 0o755)
 FOLDERS |= {"root": 0o700, "tmp": 0o1777}
-EMPTIED = ("/var/lib/cloud", "/var/tmp", "/var/log", "/var/mail")  # noqa: S108  # this computer's own past
+PAST = ("/var/lib/cloud", "/var/tmp", "/var/log", "/var/mail")  # noqa: S108  # this computer's own
+# Its repositories, proxies and hooks, out of reach from a machine, and the lists of what they have.
+APT = ("/etc/apt/sources.list.d", "/etc/apt/apt.conf.d", "/etc/apt/preferences.d", "/var/lib/apt/lists")
+EMPTIED = (*PAST, *APT)
 NODES = {"null": 3, "zero": 5, "full": 7, "random": 8, "urandom": 9}  # of major 1, devices.txt
 LAYERS = ".layers"
 SPECIAL, ESCAPED = r"([\\:,])", r"\\\1"  # in a path among overlayfs's options

@@ -8,6 +8,8 @@ from typing import Protocol
 
 METADATA_ADDRESS = "169.254.169.254"  # of AWS's and Azure's metadata services alike
 
+PACKAGES_ADDRESS = "169.254.169.253"  # of the rehearsal's own repositories, on port 80
+
 METADATA_URL = "{metadata}"  # within a value of MachineSpec.environ: where its metadata service is reached
 
 Answer = tuple[int, bytes] | tuple[int, bytes, Mapping[str, str]]
@@ -31,6 +33,7 @@ class MachineSpec:
     disk_gb: int
     respond: Respond  # its metadata service
     environ: Mapping[str, str] = field(default_factory=dict)  # of boot scripts, SSH sessions and sudo there
+    gpu: str = ""  # what nvidia-smi says there once a driver is installed: a line "NAME, MIB" for each GPU
 
 
 class SimMachine(Protocol):

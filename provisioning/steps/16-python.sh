@@ -5,6 +5,8 @@
 # something else was given the wrong image.
 set -eu
 
+PYTHON=${PYTHON:-}
+
 LAST_PIP_35=20.3.4 # 21.0 dropped Python 3.5 (pip's own changelog); Ubuntu 16.04's 8.1.1 knows no newer wheels
 
 fail() { echo "$*" >&2; exit 1; }
@@ -13,29 +15,32 @@ as_root() {
     if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo -n "$@"; fi
 }
 
-version() { python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || true; }
-
-pip_version() { python3 -m pip --version 2>/dev/null | cut -d ' ' -f 2; }
+# "3.10 24.0": of Python and of its pip; nothing while pip or venv is missing.
+found() {
+    python3 -c 'import sys, pip, venv, ensurepip; print("%d.%d" % sys.version_info[:2], pip.__version__)' 2>/dev/null || true
+}
 
 check() {
-    [ -z "${PYTHON:-}" ] || [ "$(version)" = "$PYTHON" ] || return 1
-    [ -n "$(pip_version)" ] && python3 -c 'import venv, ensurepip' 2>/dev/null || return 1
-    [ "$(version)" != 3.5 ] || [ "$(pip_version)" = "$LAST_PIP_35" ]
+    case $(found) in
+        "") return 1 ;;
+        "3.5 $LAST_PIP_35") [ "${PYTHON:-3.5}" = 3.5 ] ;;
+        "3.5 "*) return 1 ;;
+        "$PYTHON "*) return 0 ;;
+        *) [ -z "$PYTHON" ] ;;
+    esac
 }
 
 apply() {
-    found=$(version)
-    if [ -n "${PYTHON:-}" ] && [ -n "$found" ] && [ "$found" != "$PYTHON" ]; then
-        fail "python3 is $found here and the stack is for $PYTHON: its base image is another one"
+    version=$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || version=
+    if [ -n "$PYTHON" ] && [ -n "$version" ] && [ "$version" != "$PYTHON" ]; then
+        fail "python3 is $version here and the stack is for $PYTHON: its base image is another one"
     fi
-    if [ -z "$(pip_version)" ] || ! python3 -c 'import venv, ensurepip' 2>/dev/null; then
+    if [ -z "$(found)" ]; then
         as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=600 update
         as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=600 install \
             python3 python3-pip python3-venv
     fi
-    if [ "$(version)" = 3.5 ] && [ "$(pip_version)" != "$LAST_PIP_35" ]; then
-        python3 -m pip install --quiet --user "pip==$LAST_PIP_35"
-    fi
+    case $(found) in "3.5 "*) python3 -m pip install --quiet --user "pip==$LAST_PIP_35" ;; esac
 }
 
 case ${1:-} in

@@ -12,7 +12,7 @@ as_root() {
     if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo -n "$@"; fi
 }
 
-has_pip() { python3 -m pip --version >/dev/null 2>&1; }
+has_pip() { python3 -c 'import pip' 2>/dev/null; }
 
 # The pins that do not hold yet.
 missing() {
@@ -45,30 +45,25 @@ install_pip() {
     as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=300 install python3-pip
 }
 
-# pip for the login user; in an environment of its own it needs no place of the user's, but maybe root's rights.
-run_pip() {
-    if python3 -c 'import sys; sys.exit(sys.prefix == sys.base_prefix)'; then
-        where=$(python3 -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-        [ -w "$where" ] || { as_root "$(command -v python3)" -m pip "$@"; return; }
-    else
-        set -- "$@" --user
-    fi
-    python3 -m pip "$@"
+# Variables, for pips of all ages: an old one passes over a name that it does not know. With an index of its
+# own, no other one of a file or a variable is asked.
+pip_environment() {
+    echo PIP_QUIET=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_BREAK_SYSTEM_PACKAGES=1
+    [ -n "${PIP_INDEX:-}" ] || return 0
+    echo "PIP_CONFIG_FILE=/dev/null PIP_INDEX_URL=$PIP_INDEX PIP_EXTRA_INDEX_URL= PIP_FIND_LINKS="
+    case $PIP_INDEX in http://*) host=${PIP_INDEX#http://} && echo "PIP_TRUSTED_HOST=${host%%[:/]*}" ;; esac
 }
 
+# For the login user; in an environment of its own pip needs no place of the user's, but maybe root's rights.
 apply() {
     install_pip
-    set -- --quiet --disable-pip-version-check --no-input
-    if [ -n "${PIP_INDEX:-}" ]; then
-        set -- --isolated "$@" --index-url "$PIP_INDEX" # isolated: no second index from a file or a variable
-        case $PIP_INDEX in http://*) host=${PIP_INDEX#http://} && set -- "$@" --trusted-host "${host%%[:/]*}" ;; esac
-    fi
-    # a system that forbids it must be told
-    python3 -m pip install --help | grep -q -e --break-system-packages && set -- "$@" --break-system-packages
     pins=$FRAMEWORKS # all of them, or pip would move one to suit another
     [ "${AS_FOUND:-}" != 1 ] || pins=$(missing)
-    # shellcheck disable=SC2086 # one word a framework
-    run_pip install "$@" $pins
+    place=$(python3 -c 'import sys, sysconfig
+print("--user" if sys.prefix == sys.base_prefix else sysconfig.get_path("purelib"))')
+    # shellcheck disable=SC2046,SC2086 # one word a variable and a framework
+    set -- env $(pip_environment) "$(command -v python3)" -m pip install $pins
+    if [ "$place" = --user ]; then "$@" --user; elif [ -w "$place" ]; then "$@"; else as_root "$@"; fi
 }
 
 [ -n "${FRAMEWORKS:-}" ] || fail "FRAMEWORKS is empty"

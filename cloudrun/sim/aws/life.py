@@ -16,6 +16,7 @@ from cloudrun.sim.aws import metadata_paths
 from cloudrun.sim.aws.seeds import login_user
 from cloudrun.sim.aws.wire import decode_base64
 from cloudrun.sim.aws.world import GONE, SimInstance, World
+from cloudrun.sim.packages import cards
 from cloudrun.sim.spec import MachineSpec
 
 USER = "Client.UserInitiatedShutdown", "User initiated shutdown"
@@ -126,6 +127,7 @@ class Life:
             user_data=decode_base64(instance.form.get("UserData", "")),
             disk_gb=int(root.size),
             respond=metadata_paths.service(self._world, instance),
+            gpu=cards("aws", instance.type),
         )
 
     def _give_up(self, instance: SimInstance) -> None:

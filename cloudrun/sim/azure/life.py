@@ -23,6 +23,7 @@ from cloudrun.sim.azure.sizes import Size, find_size
 from cloudrun.sim.azure.store import Resource, World
 from cloudrun.sim.azure.supply import Supply, market_of
 from cloudrun.sim.azure.wire import ApiError, Body
+from cloudrun.sim.packages import cards
 from cloudrun.sim.spec import METADATA_URL, MachineSpec, Respond, SimMachine
 
 if TYPE_CHECKING:
@@ -287,6 +288,7 @@ class Life:
             disk_gb=self._disk_gb(vm),
             respond=self._respond(vm),
             environ=INSIDE,
+            gpu=cards("azure", vm.size.name),
         )
 
     def _host_address(self, vm: Vm) -> str:

@@ -1,0 +1,102 @@
+"""The steps of a stack: which scripts, with which parameters, and as what a machine is sent to run them."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from cloudrun import assets
+from cloudrun.config import AS_FOUND, Settings
+from cloudrun.models import Stack
+
+FRAMEWORKS = "20-frameworks"
+GPU_SEEN = "90-gpu-seen"
+WITHOUT_ROOT = (FRAMEWORKS, "30-theanorc")  # the login user's own; every other step takes root
+END = "END_OF_STEP"  # no step has a line of it
+ASKED = ("torch", "tensorflow", "chainer", "theano")  # that 90-gpu-seen.sh knows to ask
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One script of provisioning/steps and its parameters."""
+
+    name: str  # without .sh
+    parameters: Mapping[str, str]
+
+    @property
+    def needs_root(self) -> bool:
+        return self.name not in WITHOUT_ROOT
+
+    def call(self, *verbs: str) -> str:
+        """Shell text that runs it with each verb in turn, until one fails."""
+        script = (assets.provisioning_dir() / "steps" / f"{self.name}.sh").read_text(encoding="utf-8")
+        given = " ".join(f"{key}={shlex.quote(value)}" for key, value in self.parameters.items())
+        file = f'"$work/{self.name}.sh"'
+        runs = " && ".join(f"{given} sh {file} {verb} </dev/null".strip() for verb in verbs)
+        return f"cat >{file} <<'{END}'\n{script}{END}\n{runs}"
+
+
+def steps_of(stack: Stack, settings: Settings) -> list[Step]:
+    """The steps that the stack names, in its order; its frameworks alone where it names none."""
+    names = [name.removesuffix(".sh") for name in stack.steps] or ([FRAMEWORKS] if stack.frameworks else [])
+    parameters = _parameters(stack, settings)
+    return [Step(name, parameters.get(name, {})) for name in names if _applies(name, stack, settings)]
+
+
+def check_script(steps: Sequence[Step], packages: Sequence[str]) -> bytes:
+    """One script for all checks: a line `NAME CODE` for each step, `apt NAME VERSION` for each package
+    that is there, and `root 0` where the login user may become root."""
+    lines = [_HEAD]
+    for step in steps:
+        lines.append(f"( {step.call('check')}\n) >/dev/null 2>&1; echo {step.name} $?")
+    if packages:
+        names = " ".join(shlex.quote(name) for name in packages)
+        lines.append(f"dpkg-query -W -f 'apt ${{Package}} ${{Version}}\\n' {names} 2>/dev/null")
+    lines.append("echo root $(sudo -n id -u 2>/dev/null || id -u)")
+    return "\n".join([*lines, "exit 0\n"]).encode()
+
+
+def apply_script(step: Step) -> bytes:
+    """Apply one step and check it. Exit code 194: applied, once the machine has started anew."""
+    return f"{_HEAD}\n{step.call('apply', 'check')}\n".encode()
+
+
+_HEAD = "work=$(mktemp -d) && trap 'rm -rf \"$work\"' EXIT || exit 1"
+
+
+def _applies(name: str, stack: Stack, settings: Settings) -> bool:
+    """As-found machines of stacks whose driver comes with the image have no driver to ask."""
+    drivers = any(package.startswith(("nvidia-", "cuda-drivers")) for package, _ in stack.packages)
+    return name != GPU_SEEN or drivers or settings.frameworks != AS_FOUND
+
+
+def _parameters(stack: Stack, settings: Settings) -> Mapping[str, Mapping[str, str]]:
+    as_found = settings.frameworks == AS_FOUND
+    tuning = dict(stack.tuning)
+    frameworks = [name for name, _ in stack.frameworks]
+    asked = next((name for name in ASKED if name in frameworks), "")
+    return {
+        "12-nvidia-repository": {
+            "REPOSITORIES": " ".join(stack.repositories),
+            "STACK_OS": stack.os,
+            "NVIDIA_REPOSITORY_URL": settings.nvidia_repository_url,
+        },
+        "14-packages": {"PACKAGES": " ".join(f"{name}={version}" for name, version in stack.packages)},
+        "16-python": {"PYTHON": "" if as_found else stack.python},
+        FRAMEWORKS: {
+            "FRAMEWORKS": " ".join(
+                f"{name}=={pin}" if pin else name for name, pin in (*stack.frameworks, *stack.pip)
+            ),
+            "PIP_INDEX": settings.pip_index_url,
+            "AS_FOUND": "1" if as_found else "",
+        },
+        "30-theanorc": {"THEANORC": "\n".join(f"{key}={value}" for key, value in stack.theanorc)},
+        "32-environment": {"ENVIRONMENT": "\n".join(f"{key}={value}" for key, value in stack.env)},
+        "40-gpu-tuning": {
+            "PERSISTENCE": tuning.get("persistence", ""),
+            "AUTO_BOOST": tuning.get("auto-boost", ""),
+            "CLOCKS": tuning.get("clocks", ""),
+        },
+        GPU_SEEN: {"SEEN_BY": "" if as_found else asked},
+    }
