@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import gzip
-import importlib.util
 import json
+import sys
 import zipfile
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -135,18 +136,20 @@ def snake(name: str) -> str:
     return spaced.lower().replace("__", "_").replace("i_pv4", "ipv4")
 
 
-def test_parquet(bench: Store, cur: Path, tmp_path: Path) -> None:
-    """Read where pyarrow is; else the way out is said."""
+def test_without_pyarrow_the_way_out_is_said(
+    bench: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "cur.parquet"
-    if importlib.util.find_spec("pyarrow") is None:
-        path.write_bytes(b"PAR1")
-        with pytest.raises(UsageError, match="Parquet needs pyarrow") as refusal:
-            import_bills(bench, [path], rates=DEFAULT_RATES, now=NOW)
-        assert "CSV" in refusal.value.hint
-        return
-    import pyarrow
-    from pyarrow import parquet
+    path.write_bytes(b"PAR1")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(UsageError, match="Parquet needs pyarrow") as refusal:
+        import_bills(bench, [path], rates=DEFAULT_RATES, now=NOW)
+    assert "CSV" in refusal.value.hint
 
+
+def test_parquet(bench: Store, tmp_path: Path) -> None:
+    pyarrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
+    path = tmp_path / "cur.parquet"
     rows = [
         {snake(name).replace(":", "_").replace("-", "_"): row.get(name, "") for name in CUR}
         for row in cur_rows()
@@ -157,6 +160,10 @@ def test_parquet(bench: Store, cur: Path, tmp_path: Path) -> None:
     parquet.write_table(pyarrow.Table.from_pylist(rows), path)
     (found,) = import_bills(bench, [path], rates=DEFAULT_RATES, now=NOW)
     assert (found.matched, found.differences[0].billed_usd) == (6, Decimal("0.5319178082"))
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UsageError) as refusal:
+        import_bills(bench, [path], rates=DEFAULT_RATES, now=NOW)
+    assert refusal.value.hint == "is the file whole?"
 
 
 def azure_rows() -> list[dict[str, str]]:
