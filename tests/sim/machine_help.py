@@ -24,6 +24,7 @@ from cloudrun.remote.shell import Shell
 from cloudrun.sim import namespace
 from cloudrun.sim.machine import MachineHost, MachineSpec, SimMachine
 from cloudrun.sim.metadata import Imds
+from cloudrun.sim.packages import PackageServer
 
 PORT = 20022  # not sshd's own, which a developer's computer has in use
 USER = "ubuntu"
@@ -96,11 +97,11 @@ class Client:
 class Rehearsal:
     """A MachineHost in a folder of a test's own."""
 
-    def __init__(self, folder: Path, kind: str) -> None:
+    def __init__(self, folder: Path, kind: str, *, packages: PackageServer | None = None) -> None:
         self.kind = kind
         self.folder = folder
         self.settings = Settings(home=folder / "home", ssh_port=PORT)
-        self.host = MachineHost(folder / "machines", ssh_port=PORT, kind=kind)
+        self.host = MachineHost(folder / "machines", ssh_port=PORT, kind=kind, packages=packages)
 
     def create(
         self,
@@ -110,6 +111,7 @@ class Rehearsal:
         metadata: Mapping[str, str] | None = None,
         user_data: bytes | None = None,
         name: str = "",
+        gpu: str = "",
     ) -> Client:
         """A machine that is off, with its keys in the user data. `user_data` instead is taken as it is."""
         name = name or f"i-{next(_numbers):04}"
@@ -127,6 +129,7 @@ class Rehearsal:
             user_data=user_data or b"#cloud-config\n" + json.dumps(whole).encode(),
             disk_gb=disk_gb,
             respond=Imds(dict(metadata or {}).get).respond,
+            gpu=gpu,
         )
         told, switched_off = threading.Event(), list[str]()
 
