@@ -23,16 +23,16 @@ ROOT = Path(__file__).resolve().parents[1]
 # never in a circle. A name stands for the module and all below it; the longest name that fits counts.
 LAYERS = (
     "__main__ cli supervisor drills",
-    "client client_budget client_clean client_data client_machines client_money",
+    "client client_budget client_clean client_data client_machines client_money client_stacks",
     "supervise",
-    "audit",
+    "audit audit_home audit_item",
     "plan execute adopt machines describing estimate doctor cleaning_machines",
     "follow carry rent datasets_remote charging capacity attempts context",
     "provision provision_steps remote.transfer remote.process remote.agentlink remote.datalink",
     "comparing measured report budget bills bill_formats",
     "compat compat_facts"
     " target jobs stacks offers bundle outputs ledger billing store store_bills store_charges shares runfiles"
-    " datasets datasets_inputs keptdata cleaning codestore store_clean trash bucket",
+    " datasets datasets_inputs keptdata cleaning codestore store_clean trash bucket bucket_outputs",
     "store_file store_rows store_schema manifest ignore leaks hashing tomlfile catalog"
     " providers.aws providers.azure sim",
     "providers",
