@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 
-from cloudrun import bundle, datasets_remote, rent
+from cloudrun import bucket_outputs, bundle, datasets_remote, rent
 from cloudrun.attempts import Order, process_key
+from cloudrun.bucket import open_bucket
 from cloudrun.context import Context
 from cloudrun.errors import (
     BootFailed,
@@ -72,9 +73,7 @@ def push_code(ctx: Context, run: Run, shell: Shell) -> None:
     )
 
 
-def push_data(
-    ctx: Context, attempt: Attempt, inputs: Sequence[DataInput], shell: Shell
-) -> dict[str, str]:
+def push_data(ctx: Context, attempt: Attempt, inputs: Sequence[DataInput], shell: Shell) -> dict[str, str]:
     """The run's data, put or fetched there as far as it is missing; the variables that say where it is."""
     if not inputs:
         return {}
@@ -133,6 +132,21 @@ def bring_home(ctx: Context, run: Run, attempt: Attempt, machine: Machine) -> st
             if not tries_left:
                 raise
             time.sleep(min(RETRY_S, ctx.settings.poll_s))
+    return ""
+
+
+def store_outputs(ctx: Context, run: Run, order: Order) -> str:
+    """The outputs that are home, put into the run's bucket where it has one; a note instead where that
+    fails: they are home, and can be pushed again."""
+    if not order.outputs_to:
+        return ""
+    files = ctx.files(run)
+    try:
+        bucket = open_bucket(order.outputs_to, ctx.settings)
+        progress = _shown(ctx, "store")
+        bucket_outputs.push(bucket, run.id, files.outputs, cache=files.hashes, progress=progress)
+    except CloudrunError as error:
+        return f"outputs are home but not in {order.outputs_to}: {error.message}; cloudrun outputs push {run.id}"
     return ""
 
 

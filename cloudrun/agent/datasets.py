@@ -19,6 +19,7 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 
 BLOCK = 1024 * 1024
 TRIES = 6  # of a download that is cut, each from where the last one ended
@@ -141,7 +142,6 @@ def fetch(agent, request):
             os.makedirs(new)
             if request["extract"]:
                 extract(agent, part, new)
-                os.unlink(part)
             else:
                 name = clean(agent, request["name"]).rpartition("/")[2] or "data"
                 os.rename(os.fsencode(part), os.path.join(os.fsencode(new), agent.to_bytes(name)))
@@ -197,7 +197,8 @@ def continue_download(agent, url, part):
 
 
 def extract(agent, archive, to):
-    """Unpack tar (gz, bz2, xz) or zip. What would land outside the folder, and what is no file, is refused."""
+    """Unpack tar (gz, bz2, xz) or zip, which then goes. What would land outside the folder, and what is no
+    file, is refused, and nothing of it stays."""
     try:
         if zipfile.is_zipfile(archive):
             extract_zip(agent, archive, to)
@@ -205,7 +206,15 @@ def extract(agent, archive, to):
             extract_tar(agent, archive, to)
         else:
             raise agent.Failure("archive", "what was fetched is neither tar nor zip: leave out --extract")
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError) as error:
+        agent.forget(archive)
+    except agent.Failure as failure:
+        agent.remove_tree(to)
+        if failure.kind == "archive":
+            agent.forget(archive)
+        raise
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        agent.remove_tree(to)
+        agent.forget(archive)
         raise agent.Failure("archive", "the archive cannot be unpacked: %s" % error)
 
 
@@ -248,8 +257,8 @@ def write_member(agent, source, size, to, name):
     if size > shutil.disk_usage(to).free:
         raise agent.Failure("disk-full", "the archive unpacks to more than the disk holds")
     target = os.path.join(os.fsencode(to), agent.to_bytes(name))
-    os.makedirs(os.path.dirname(target), exist_ok=True)
     try:
+        os.makedirs(os.path.dirname(target), exist_ok=True)
         with open(target, "xb") as file:
             shutil.copyfileobj(source, file, BLOCK)
     except (FileExistsError, NotADirectoryError, IsADirectoryError):

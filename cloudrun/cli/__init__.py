@@ -24,9 +24,7 @@ SECTIONS: dict[str, tuple[Entry, ...]] = {
         Entry("restart", "cloudrun.cli.runs:restart", "Run again from the last checkpoint."),
         Entry("clone", "cloudrun.cli.runs:clone", "Write a run's code, as it ran, into a folder."),
     ),
-    "Data": (
-        Entry("data", "cloudrun.cli.data:data", "Keep data for runs: folders, and what runs wrote."),
-    ),
+    "Data": (Entry("data", "cloudrun.cli.data:data", "Keep data for runs: folders, and what runs wrote."),),
     "Look": (
         Entry("status", "cloudrun.cli.status:status", "Show runs, or one run in detail."),
         Entry("logs", "cloudrun.cli.runs:logs", "Show what a run printed."),
@@ -41,6 +39,7 @@ SECTIONS: dict[str, tuple[Entry, ...]] = {
     "Machines": (
         Entry("launch", "cloudrun.cli.launch:launch", "Rent a machine that stays until its guard ends it."),
         Entry("machines", "cloudrun.cli.machines:machines", "Everything about machines."),
+        Entry("images", "cloudrun.cli.images:images", "Show stacks, and check them before paying."),
         Entry("ssh", "cloudrun.cli.access:ssh", "Open a terminal on a machine, or run a command there."),
         Entry("start", "cloudrun.cli.machines:start", "Start a stopped machine."),
         Entry("stop", "cloudrun.cli.machines:stop", "Switch a machine off and keep its disk."),

@@ -75,7 +75,8 @@ def parse(argv: list[str] | None, text: str) -> argparse.Namespace:
     parser = arguments.begin(text, PRESETS)
     data = parser.add_argument_group("images").add_argument
     data("--dataset", choices=sets.NAMES, default="auto", help="auto: emoji if they can be had, else shapes")
-    data("--images", default="", help="a folder of yours: class folders, or labels.csv with file,target")
+    data("--images", default="", help="a folder of yours, or a name of --data: "
+        "class folders, or labels.csv with file,target")  # fmt: skip
     data("--split-column", default="", help="column of labels.csv to split by, e.g. year")
     data("--split-value", default="", help="its value for validation and test; all others are for training")
     data("--test-column", default="", help="column that marks those for test; else half of them by chance")

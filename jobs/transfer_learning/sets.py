@@ -6,6 +6,7 @@ Each gives the same record (folder.ImageSet), whose words say what it is, wherev
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from torch.nn import functional as F
 
 NAMES = ("auto", "emoji", "sizes", "shapes", "mnist", "fashion")
 MAKERS = ("google", "twitter")
+OWN_NAMES = ("cache", *NAMES)  # folders that the sets above have below the data
 NO_CLASS = "Component"  # five signs that are parts of other emoji
 SHAPES = 1800  # pictures of the stand-in
 FETCH_EMOJI = Path(__file__).with_name("fetch_emoji.sh")
@@ -27,9 +29,10 @@ FETCH_TIMEOUT_S = 900.0
 def load(name: str, data: Path, *, folder: str = "", split_by: SplitBy | None = None) -> ImageSet:
     """The set by name, or the folder if one is given. "auto" is emoji where they can be had, else shapes."""
     cache = data / "cache"
+    own = find_folder(folder, data)
     try:
-        if folder:
-            return read_folder(Path(folder).expanduser(), cache, split_by=split_by)
+        if own:
+            return read_folder(own, cache, split_by=split_by)
         if name in ("mnist", "fashion"):
             return _load_grey(name, data)
         if name == "shapes" or (name == "auto" and not _can_have_emoji(data)):
@@ -40,6 +43,18 @@ def load(name: str, data: Path, *, folder: str = "", split_by: SplitBy | None = 
         return _load_emoji(data, cache)
     except (readers.ReaderError, fetch.FetchError) as error:
         raise DataError(str(error)) from error
+
+
+def find_folder(folder: str, data: Path) -> Path | None:
+    """The folder of images that was asked for, by its path or by the name that --data gave it; else the one
+    that --data gave, if any. Raises DataError where it gave several."""
+    given = [name for name in os.environ.get("CLOUDRUN_DATA_NAMES", "").split(":") if name]
+    if folder:
+        return data / folder if folder in given else Path(folder).expanduser()
+    images = [name for name in given if name not in OWN_NAMES]
+    if len(images) > 1:
+        raise DataError(f"--data gave {', '.join(images)}: choose one with --images NAME")
+    return data / images[0] if images else None
 
 
 def fetch_emoji(data: Path) -> None:

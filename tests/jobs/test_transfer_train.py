@@ -56,6 +56,19 @@ def test_smoke_preset_leaves_all_outputs_and_names_its_data(run_job: RunJob, tmp
     assert not list(outputs.rglob("*.partial"))
 
 
+def test_a_folder_given_as_data_is_used_whatever_the_preset_says(run_job: RunJob, tmp_path: Path) -> None:
+    given = tmp_path / "given"
+    write_classes(given / "horses", 40)
+    env = {"CLOUDRUN_DATA_DIR": str(given), "CLOUDRUN_DATA_NAMES": "mnist:horses"}
+    code, said = run_job("--preset", "smoke", train=TRAIN_TRANSFER, env=env)
+    assert code == 0, said
+    assert "horses" in read_summary(tmp_path / "outputs")["data"]
+    several = {**env, "CLOUDRUN_DATA_NAMES": "horses:ponies"}
+    code, said = run_job("--preset", "smoke", train=TRAIN_TRANSFER, env=several)
+    assert code == 1
+    assert "--images NAME" in said
+
+
 def test_stopped_and_resumed_equals_uninterrupted_over_cells(
     start_job: Callable[..., subprocess.Popen[str]], run_job: RunJob, tmp_path: Path, photos: Path,
     weights_file: Path,
