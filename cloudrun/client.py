@@ -25,6 +25,7 @@ from cloudrun.client_clean import CleanVerbs
 from cloudrun.client_data import DataVerbs
 from cloudrun.client_machines import NO_SECRETS
 from cloudrun.client_money import MoneyVerbs
+from cloudrun.client_stacks import StackVerbs
 from cloudrun.config import Settings, load_settings
 from cloudrun.errors import CloudrunError, Refused
 from cloudrun.events import OnEvent, Progress, ignore
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S = 20.0
 
 
-class Client(MoneyVerbs, BudgetVerbs, CleanVerbs, DataVerbs):
+class Client(MoneyVerbs, BudgetVerbs, CleanVerbs, DataVerbs, StackVerbs):
     """One user's cloudrun: settings, store, and everything that can be done with them."""
 
     def __init__(self, settings: Settings | None = None) -> None:

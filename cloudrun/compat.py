@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 
+from cloudrun import catalog
 from cloudrun import compat_facts as facts
+from cloudrun.errors import NotFound
 from cloudrun.models import Stack
 from cloudrun.stacks import list_stacks
 
@@ -240,3 +242,52 @@ def _fits(wanted: str, cell: str) -> bool:
 
 def _dotted(version: facts.Version) -> str:
     return ".".join(str(part) for part in version)
+
+
+# --- the stack and the types of the catalogue --------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A stack beside one kind of machine: a type, or one kind of GPU (type and provider are empty then)."""
+
+    stack: str
+    gpu: str  # "" for a machine without one
+    capability: float | None
+    provider: str = ""
+    type: str = ""
+    fault: Fault | None = None
+
+
+def check_type(stack: Stack, text: str) -> list[Verdict]:
+    """The stack beside each provider's type of that name. Raises NotFound with the nearest names."""
+    found = [known for pair in catalog.resolve_type(text) if (known := catalog.find_type(*pair))]
+    if not found:
+        raise NotFound(f"{text} is taken as it is", hint="no pin of a stack is enforced there")
+    return [
+        Verdict(
+            stack.name, known.gpu, known.gpu_capability, known.provider, known.type, _type_fault(stack, known)
+        )
+        for known in found
+    ]
+
+
+def check_gpus(stack: Stack) -> list[Verdict]:
+    """The stack beside every kind of NVIDIA GPU that is for rent or was, oldest first, and beside none."""
+    kinds = sorted(
+        {
+            (known.gpu_capability, known.gpu)
+            for known in catalog.list_types()
+            if known.nvidia and known.arch == "amd64" and known.gpu_capability is not None
+        }
+    )
+    without = Verdict(stack.name, "", None, fault=why_not(stack, None, 0))
+    return [without, *(Verdict(stack.name, gpu, cap, fault=why_not(stack, cap, 1)) for cap, gpu in kinds)]
+
+
+def _type_fault(stack: Stack, known: catalog.InstanceType) -> Fault | None:
+    if known.arch != "amd64":
+        return Fault(f"the processor of {known.type} is {known.arch}; the stacks are for amd64")
+    if known.gpu_count and not known.nvidia and uses_gpu(stack):
+        return Fault(f"the {known.gpu} of {known.type} is not an NVIDIA GPU", "use cpu-torch")
+    return why_not(stack, known.gpu_capability, known.gpu_count)
