@@ -9,62 +9,32 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from datetime import datetime
 from decimal import Decimal
-from enum import StrEnum
 
 from cloudrun import adopt, catalog, doctor, machines, rent
+from cloudrun.audit_home import home_items
+from cloudrun.audit_item import HOME, Cure, Item
 from cloudrun.catalog.prices import HOURS_PER_MONTH
 from cloudrun.context import Context
 from cloudrun.errors import CloudrunError, ProviderError
 from cloudrun.events import Note
-from cloudrun.models import Machine, MachineState, Market
+from cloudrun.models import Machine, MachineState, Market, Run
 from cloudrun.providers.base import Leftover, Leftovers, Stoppable
 
 MOST_AT_ONCE = 8
 FREE_FOR_S = 120.0  # what a machine that is ending still needs goes within this
 
 
-class Cure(StrEnum):
-    """What `--fix` does about a finding, in the order in which it is done."""
-
-    ADOPT = "adopt"
-    STOP = "stop"
-    GUARD = "set its guard"
-    TERMINATE = "terminate"
-    FREE = "free"
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One thing at a provider. `problem` is "" where it is well; without a cure it is only shown."""
-
-    provider: str
-    region: str
-    kind: str
-    name: str
-    id: str
-    state: str = ""
-    since: datetime | None = None
-    price_per_month_usd: Decimal | None = Decimal(0)  # None = unknown
-    used_by: str = ""  # the machine, run or person that it is for
-    problem: str = ""
-    cure: Cure | None = None
-    machine: Machine | None = None
-    leftover: Leftover | None = None
-
-
-def audit(ctx: Context, providers: Sequence[str]) -> list[Item]:
+def audit(ctx: Context, providers: Sequence[str], *, home: bool = True) -> list[Item]:
     """Everything of ours at these providers (blocking; asks each one, and each running machine for its
-    guard). A provider that cannot be asked is named in a note."""
+    guard), and what belongs to nothing at home. A provider that cannot be asked is named in a note."""
     found: list[Item] = []
     for name in providers:
         try:
             found += _provider_items(ctx, name)
         except ProviderError as error:
             ctx.on_event(Note(f"{name} was not asked: {error.message}"))
-    return found
+    return found + (home_items(ctx.settings) if home else [])
 
 
 def fix(ctx: Context, items: Sequence[Item]) -> Iterator[tuple[Item, str]]:
@@ -89,7 +59,8 @@ def _provider_items(ctx: Context, name: str) -> list[Item]:
 
 
 def _machine_item(ctx: Context, machine: Machine) -> Item:
-    problem, cure = _machine_problem(ctx, machine)
+    runs = ctx.store.list_runs(machine=machine.name)
+    problem, cure = _machine_problem(ctx, machine, runs)
     return Item(
         provider=machine.provider,
         region=machine.region,
@@ -99,14 +70,14 @@ def _machine_item(ctx: Context, machine: Machine) -> Item:
         state=machine.state.value,
         since=machine.launched_at,
         price_per_month_usd=_per_month_usd(machine),
-        used_by=_used_by(ctx, machine),
+        used_by=runs[0].id if runs else dict(machine.detail).get("owner", ""),
         problem=problem,
         cure=cure,
         machine=machine,
     )
 
 
-def _machine_problem(ctx: Context, machine: Machine) -> tuple[str, Cure | None]:
+def _machine_problem(ctx: Context, machine: Machine, runs: Sequence[Run]) -> tuple[str, Cure | None]:
     """What is wrong with a machine that its provider has."""
     known = ctx.store.get_machine(machine.name)
     if known is None or known.token != machine.token:
@@ -115,18 +86,12 @@ def _machine_problem(ctx: Context, machine: Machine) -> tuple[str, Cure | None]:
         return "ended here, and still there", Cure.TERMINATE
     if machine.state is MachineState.HALTED:
         return "switched off from inside, billed on", Cure.STOP
-    runs = ctx.store.list_runs(machine=machine.name)
     guarded = machine.deadline_at is not None or machine.idle_minutes is not None
     if machine.run_owned and guarded and runs and all(run.state.final for run in runs):
         return "its run has ended", Cure.TERMINATE
     if machine.state is MachineState.RUNNING and not doctor.is_guarded(ctx, known):
         return "nobody ends it: its guard does not watch", Cure.GUARD
     return "", None
-
-
-def _used_by(ctx: Context, machine: Machine) -> str:
-    runs = ctx.store.list_runs(machine=machine.name, limit=1)
-    return runs[0].id if runs else dict(machine.detail).get("owner", "")
 
 
 def _per_month_usd(machine: Machine) -> Decimal | None:
@@ -158,10 +123,10 @@ def _leftover_item(leftover: Leftover) -> Item:
 
 def _apply(ctx: Context, item: Item) -> None:
     machine = item.machine
-    if machine is None:
-        return
     if item.cure is Cure.ADOPT:
-        adopt.adopt(ctx, (item.provider,))
+        adopt.adopt(ctx, () if item.provider == HOME else (item.provider,))
+    elif machine is None:
+        return
     elif item.cure is Cure.STOP and isinstance(ctx.provider(item.provider), Stoppable):
         machines.stop(ctx, machine)
     elif item.cure is Cure.GUARD:

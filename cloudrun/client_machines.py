@@ -16,7 +16,7 @@ from cloudrun.models import NO_OPTIONS, Guard, LaunchOptions, Machine, Market, O
 from cloudrun.store import Store
 
 if TYPE_CHECKING:
-    from cloudrun.audit import Item
+    from cloudrun.audit_item import Item
     from cloudrun.context import Context
     from cloudrun.doctor import Finding
     from cloudrun.providers.base import Provider
@@ -339,10 +339,11 @@ class MachineVerbs:
         return adopt.adopt(self.context(on_event=on_event), _providers(provider))
 
     def audit(self, *, provider: str = "", on_event: OnEvent | None = None) -> list[Item]:
-        """Everything of ours at the providers, with what is wrong with it (blocking). Changes nothing."""
+        """Everything of ours at the providers, with what is wrong with it (blocking); without a provider also
+        what belongs to nothing at home. Changes nothing."""
         from cloudrun import audit
 
-        return audit.audit(self.context(on_event=on_event), _providers(provider))
+        return audit.audit(self.context(on_event=on_event), _providers(provider), home=not provider)
 
     def fix(self, items: Sequence[Item], *, on_event: OnEvent | None = None) -> Iterator[tuple[Item, str]]:
         """Do what the cures of an audit say; each item with "" or why it could not be done (blocking)."""

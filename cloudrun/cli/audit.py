@@ -20,7 +20,7 @@ from cloudrun.errors import MachineError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cloudrun.audit import Item
+    from cloudrun.audit_item import Item
     from cloudrun.client import Client
 
 COLUMNS = (
@@ -48,7 +48,9 @@ def audit(fix: bool, provider: str, dry_run: bool, yes: bool, as_json: bool) -> 
     """Find what is rented, left over, or billed for nothing.
 
     Asks every provider, in every region, for all that carries cloudrun's tags: machines, disks,
-    addresses, snapshots, images, groups, keys. The exit code is 4 while something is wrong.
+    addresses, snapshots, images, groups, keys. Without --provider also what lies here and belongs to
+    nothing: outputs whose run is gone, datasets that no run was given. The exit code is 4 while
+    something is wrong.
     """
     client = open_client()
     found = client.audit(provider=provider, on_event=Watcher())

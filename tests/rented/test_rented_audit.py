@@ -12,7 +12,7 @@ import boto3
 import pytest
 from rented_help import ONE_TIME, TYPE, RentedCloud, wait_for
 
-from cloudrun.audit import Cure, Item
+from cloudrun.audit_item import Cure, Item
 from cloudrun.client import Client
 from cloudrun.models import Machine, MachineState, Market
 
