@@ -40,6 +40,7 @@ class Order:
     options: LaunchOptions = NO_OPTIONS
     retry_until_up: bool = False
     data: tuple[DataInput, ...] = ()
+    outputs_to: str = ""  # the address of a bucket where outputs go too
 
 
 def order_of(plan: Plan, secrets: Sequence[str]) -> Order:
@@ -55,6 +56,7 @@ def order_of(plan: Plan, secrets: Sequence[str]) -> Order:
         options=plan.options,
         retry_until_up=plan.retry_until_up,
         data=plan.data,
+        outputs_to=plan.outputs_to,
     )
 
 

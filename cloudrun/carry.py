@@ -146,7 +146,9 @@ def store_outputs(ctx: Context, run: Run, order: Order) -> str:
         progress = _shown(ctx, "store")
         bucket_outputs.push(bucket, run.id, files.outputs, cache=files.hashes, progress=progress)
     except CloudrunError as error:
-        return f"outputs are home but not in {order.outputs_to}: {error.message}; cloudrun outputs push {run.id}"
+        return (
+            f"outputs are home but not in {order.outputs_to}: {error.message}; cloudrun outputs push {run.id}"
+        )
     return ""
 
 

@@ -25,6 +25,7 @@ from cloudrun.client_clean import CleanVerbs
 from cloudrun.client_data import DataVerbs
 from cloudrun.client_machines import NO_SECRETS
 from cloudrun.client_money import MoneyVerbs
+from cloudrun.client_outputs import OutputVerbs
 from cloudrun.client_stacks import StackVerbs
 from cloudrun.config import Settings, load_settings
 from cloudrun.errors import CloudrunError, Refused
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S = 20.0
 
 
-class Client(MoneyVerbs, BudgetVerbs, CleanVerbs, DataVerbs, StackVerbs):
+class Client(MoneyVerbs, BudgetVerbs, CleanVerbs, DataVerbs, OutputVerbs, StackVerbs):
     """One user's cloudrun: settings, store, and everything that can be done with them."""
 
     def __init__(self, settings: Settings | None = None) -> None:
@@ -90,9 +91,11 @@ class Client(MoneyVerbs, BudgetVerbs, CleanVerbs, DataVerbs, StackVerbs):
         options: LaunchOptions = NO_OPTIONS,
         retry_until_up: bool = False,
         data: Sequence[str] = (),
+        outputs_to: str = "",
     ) -> Plan:
         """Stages 1 to 4. Free: nothing is stored, launched or sent. Raises UsageError, ProviderError.
 
+        outputs_to: address of a bucket where outputs go too; without one, that of the settings.
         data: what the run is given, each NAME[:VERSION][:MOUNT] of a dataset or RUN:PATH of outputs.
         """
         from cloudrun.plan import make_plan
@@ -119,7 +122,8 @@ class Client(MoneyVerbs, BudgetVerbs, CleanVerbs, DataVerbs, StackVerbs):
             retry_until_up=retry_until_up,
             data=self.data_inputs(data),
         )
-        return replace(made, warnings=(*made.warnings, *self._check_budget(made)))
+        place = self._check_place(outputs_to or self.settings.outputs)
+        return replace(made, warnings=(*made.warnings, *self._check_budget(made)), outputs_to=place)
 
     def submit(
         self,
@@ -247,8 +251,8 @@ class Client(MoneyVerbs, BudgetVerbs, CleanVerbs, DataVerbs, StackVerbs):
         return outputs.list_folder(self.files(run).outputs)
 
     def pull_outputs(self, run: str, *, to: Path | None = None, on_event: OnEvent | None = None) -> Path:
-        """Bring the outputs home as far as they are, from the machine of a run that goes on; with `to`
-        also write them there. Returns the folder."""
+        """Bring the outputs home as far as they are, from the machine of a run that goes on and from the
+        run's bucket; with `to` also write them there. Returns the folder."""
         from cloudrun import outputs
         from cloudrun.attempts import process_key
         from cloudrun.remote import transfer
@@ -264,6 +268,7 @@ class Client(MoneyVerbs, BudgetVerbs, CleanVerbs, DataVerbs, StackVerbs):
                 home,
                 progress=lambda done, total: emit(Progress("pull", done, total)),
             )
+        self.fetch_outputs(found.id, on_event=on_event)
         if to is None:
             return home
         outputs.copy_folder(home, to, progress=lambda done, total: emit(Progress("copy", done, total)))

@@ -31,6 +31,7 @@ FILE_KEYS = (
     "address_url",
     "azure_endpoint",
     "azure_prices_url",
+    "outputs",
     "frameworks",
     "nvidia_repository_url",
     "pip_index_url",
@@ -58,6 +59,7 @@ class Settings:
     address_url: str = ADDRESS_URL  # tells this computer's public address, which firewalls let in
     azure_endpoint: str = AZURE_ENDPOINT  # Azure Resource Manager
     azure_prices_url: str = AZURE_PRICES_URL
+    outputs: str = ""  # s3://bucket/prefix or az://container/prefix where the outputs of every run go too
     frameworks: str = PINNED  # as-found: a framework that is there does, whatever its version
     nvidia_repository_url: str = NVIDIA_REPOSITORY_URL  # or a mirror's, with #FINGERPRINT of its own key
     pip_index_url: str = ""  # for pip on machines; "" = pip's own
@@ -111,6 +113,7 @@ class Settings:
             "CLOUDRUN_ADDRESS_URL": self.address_url,
             "CLOUDRUN_AZURE_ENDPOINT": self.azure_endpoint,
             "CLOUDRUN_AZURE_PRICES_URL": self.azure_prices_url,
+            "CLOUDRUN_OUTPUTS": self.outputs,
             "CLOUDRUN_FRAMEWORKS": self.frameworks,
             "CLOUDRUN_NVIDIA_REPOSITORY_URL": self.nvidia_repository_url,
             "CLOUDRUN_PIP_INDEX_URL": self.pip_index_url,
@@ -136,6 +139,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         address_url=_text(sources, "address_url", ADDRESS_URL),
         azure_endpoint=_text(sources, "azure_endpoint", AZURE_ENDPOINT).rstrip("/"),
         azure_prices_url=_text(sources, "azure_prices_url", AZURE_PRICES_URL),
+        outputs=_text(sources, "outputs", ""),
         frameworks=_choice(sources, "frameworks", (PINNED, AS_FOUND)),
         nvidia_repository_url=_text(sources, "nvidia_repository_url", NVIDIA_REPOSITORY_URL),
         pip_index_url=_text(sources, "pip_index_url", ""),

@@ -27,7 +27,15 @@ from cloudrun.attempts import (
     token_of,
 )
 from cloudrun.capacity import REFUSALS, wait_for_capacity, where
-from cloudrun.carry import bring_home, process_spec, push_checkpoint, push_code, push_data, salvage
+from cloudrun.carry import (
+    bring_home,
+    process_spec,
+    push_checkpoint,
+    push_code,
+    push_data,
+    salvage,
+    store_outputs,
+)
 from cloudrun.context import CancelRequested, Context, now
 from cloudrun.datasets_inputs import keep_inputs
 from cloudrun.errors import (
@@ -185,7 +193,8 @@ def release(ctx: Context, run: Run, attempt: Attempt) -> Run:
         machine = ctx.store.get_machine(attempt.machine)
         note = ""
         if machine is not None:
-            note = bring_home(ctx, run, attempt, machine)
+            said = bring_home(ctx, run, attempt, machine), store_outputs(ctx, run, load_order(ctx, run))
+            note = "; ".join(filter(None, said))
             if machine.run_owned and not load_order(ctx, run).keep:
                 rent.let_go(ctx, machine)
     return finish(ctx, run, attempt, note)

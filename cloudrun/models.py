@@ -384,6 +384,7 @@ class Plan:
     env: tuple[tuple[str, str], ...] = ()  # for the process; secrets never stand here
     stage_seconds: tuple[tuple[Stage, float], ...] = ()
     data: tuple[DataInput, ...] = ()
+    outputs_to: str = ""  # s3://bucket/prefix or az://container/prefix where outputs go too
 
 
 # --- what happened -----------------------------------------------------------------------

@@ -21,6 +21,7 @@ class RunFiles:
         self.record = self.folder / "run.json"  # enough to rebuild the store's rows
         self.outputs = self.folder / "outputs"
         self.checkpoint = self.outputs / "checkpoint"
+        self.hashes = self.folder / "hashes.json"  # of outputs, between pushes to a bucket
         self.supervisor_log = self.folder / "supervisor.log"
         self._lock = self.folder / "lock"
 

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # never in a circle. A name stands for the module and all below it; the longest name that fits counts.
 LAYERS = (
     "__main__ cli supervisor drills",
-    "client client_budget client_clean client_data client_machines client_money client_stacks",
+    "client client_budget client_clean client_data client_machines client_money client_outputs client_stacks",
     "supervise",
     "audit audit_home audit_item",
     "plan execute adopt machines describing estimate doctor cleaning_machines",

@@ -18,9 +18,11 @@ from cloudrun.cli.table import Column
 from cloudrun.cli.text import home_relative, plural, size
 from cloudrun.cli.watch import Watcher
 from cloudrun.client import Client
-from cloudrun.errors import NotFound
+from cloudrun.errors import CloudrunError, NotFound
+from cloudrun.models import BundleFile
 
 COLUMNS = (Column("SIZE", 1, right=True), Column("PATH", 0))
+PLACED = (Column("SIZE", 1, right=True), Column("WHERE", 2), Column("PATH", 0))
 
 outputs = LazyGroup(
     "outputs",
@@ -31,6 +33,7 @@ outputs = LazyGroup(
             Entry("list", "cloudrun.cli.outputs:list_outputs", "Show a run's outputs."),
             Entry("get", "cloudrun.cli.outputs:get", "Fetch one file or folder."),
             Entry("pull", "cloudrun.cli.outputs:pull", "Bring all outputs home, or into a folder."),
+            Entry("push", "cloudrun.cli.outputs:push", "Store outputs in the run's bucket."),
             Entry("open", "cloudrun.cli.outputs:open_outputs", "Open a run's outputs on the desktop."),
         )
     },
@@ -44,18 +47,19 @@ outputs = LazyGroup(
 def list_outputs(run: str, as_json: bool) -> None:
     """Show a run's outputs.
 
-    What is at home now; `outputs pull` fetches the newest of a run that goes on.
+    What is at home now, and what its bucket has; `outputs pull` fetches the newest of a run that goes on.
     """
     client = open_client()
-    files = client.outputs(run)
+    files, where = _placed(client, run)
     if as_json:
-        render.as_json([output_shape(file) for file in files])
+        render.as_json([{**output_shape(file), "where": where[file.path]} for file in files])
         return
-    if files:
-        render.table(
-            COLUMNS,
-            [(size(file.size), file.path + (f" -> {file.link}" if file.link else "")) for file in files],
-        )
+    rows = [(size(file.size), file.path + (f" -> {file.link}" if file.link else "")) for file in files]
+    if files and client.outputs_place(run):
+        places = (" ".join(where[file.path]) for file in files)
+        render.table(PLACED, [(row[0], place, row[1]) for row, place in zip(rows, places, strict=True)])
+    elif files:
+        render.table(COLUMNS, rows)
     total = sum(file.size for file in files)
     render.say(
         f"{plural(len(files), 'file')}, {size(total)}, in {home_relative(str(client.files(run).outputs))}"
@@ -116,6 +120,21 @@ def pull(run: str, to: Path | None) -> None:
     render.say(f"{plural(len(files), 'file')}, {size(sum(file.size for file in files))}")
 
 
+@click.command(cls=Verb, examples=("cloudrun outputs push last",))
+@run_argument
+def push(run: str) -> None:
+    """Store outputs in the run's bucket.
+
+    A run that was submitted with --outputs does so at its end; this does it again, after a cut line or
+    for what came later. Only what changed travels. Prints the address.
+    """
+    client = open_client()
+    found = client.run(run).id
+    sent = client.push_outputs(found, on_event=Watcher())
+    render.data(f"{client.outputs_place(found)}/{found}")
+    render.say(f"{size(sent)} sent")
+
+
 @click.command(
     "open", cls=Verb, examples=("cloudrun outputs open last", "cloudrun outputs open last curves.png")
 )
@@ -147,6 +166,20 @@ def desktop_opener() -> str:
     return shutil.which("xdg-open") or "" if has_screen else ""
 
 
+def _placed(client: Client, run: str) -> tuple[list[BundleFile], dict[str, list[str]]]:
+    """Every output that is somewhere, by path, and where: home, bucket."""
+    home = {file.path: file for file in client.outputs(run)}
+    try:
+        stored = {file.path: file for file in client.bucket_outputs(run)}
+    except CloudrunError as error:
+        render.say(f"the bucket was not asked: {error.message}")
+        stored = {}
+    found = {**stored, **home}
+    there = [("home", home), ("bucket", stored)]
+    where = {path: [name for name, paths in there if path in paths] for path in found}
+    return [found[path] for path in sorted(found)], where
+
+
 def _find(client: Client, run: str, path: str) -> Path:
     """That output at home, fetched first if it is not there. Only listed paths are reached."""
     wanted = path.strip("/")
@@ -156,4 +189,6 @@ def _find(client: Client, run: str, path: str) -> Path:
             return client.files(run).outputs / wanted
         if attempt == 0 and not client.run(run).state.final:
             client.pull_outputs(run)
+        elif attempt == 0:
+            client.fetch_outputs(run, path=wanted)
     raise NotFound(f"{run} has no output {path!r}", hint=f"cloudrun outputs list {run}")

@@ -30,6 +30,7 @@ def plan_lines(plan: Plan, machine: Machine | None, *, now: datetime, full: bool
         *_ends(plan, machine, now),
         *_bundle(plan.bundle, full=full),
         *_listed("data", [_data(data) for data in plan.data]),
+        *_outputs(plan),
         *(field("warning", text) for text in plan.warnings),
         *(field("secret", f"{path} would be sent (--allow-secrets)") for path in plan.bundle.secrets),
     ]
@@ -154,6 +155,12 @@ def _ends(plan: Plan, machine: Machine | None, now: datetime) -> list[str]:
             field("", f"and by itself, with nobody watching, {PULL_GRACE_MINUTES:g} min past the limit")
         )
     return lines
+
+
+def _outputs(plan: Plan) -> list[str]:
+    if not plan.outputs_to:
+        return []
+    return [field("outputs", f"home, and from there to {plan.outputs_to}: only while a client walks the run")]
 
 
 def _bundle(bundle: Bundle, *, full: bool) -> list[str]:

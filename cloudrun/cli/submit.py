@@ -73,6 +73,9 @@ from cloudrun.models import Plan
     metavar="NAME[:VERSION][:MOUNT]",
     help="Give it a dataset, or with RUN:PATH another run's outputs. Repeatable.",
 )
+@click.option(
+    "--outputs", "outputs_to", default="", metavar="URL", help="Also store outputs at s3:// or az://."
+)
 @click.option("--allow-secrets", is_flag=True, help="Send keys and .env files found in the folder.")
 @click.option("-d", "--detach", is_flag=True, help="Return when it is recorded; a supervisor walks on.")
 @dry_run_option

@@ -21,7 +21,7 @@ VERBS = [context for context in CONTEXTS if not isinstance(context.command, Lazy
 # From the agreed command line; a name that goes breaks somebody's script.
 WANTED = """init launch submit status logs attach cancel restart clone ssh start stop terminate offers
 machines list|machines start|machines stop|machines terminate|machines ssh|machines exec|machines tunnel
-machines extend|machines attach|machines adopt|outputs list|outputs get|outputs pull|outputs open
+machines extend|machines attach|machines adopt|outputs list|outputs get|outputs pull|outputs push|outputs open
 data init|data upload|data list|data files|data get|data delete|data add
 images list|images show|images check
 audit|clean|pin|cost report|cost compare|cost import|config show|config budget"""

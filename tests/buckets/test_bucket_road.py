@@ -1,0 +1,105 @@
+"""`submit --outputs`: a run's outputs go home and to its bucket, and come back from there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from bucket_cases import Case
+from click.testing import CliRunner
+
+from cloudrun.cli import app as cli
+from cloudrun.client import Client
+from cloudrun.config import Settings
+from cloudrun.errors import NotFound, Refused, TransferFailed
+from cloudrun.models import Run, RunState
+from cloudrun.providers import load_provider
+
+SCRIPT = """
+import os, pathlib
+out = pathlib.Path(os.environ["CLOUDRUN_OUTPUT_DIR"])
+(out / "sub").mkdir(parents=True)
+(out / "sub" / "result.txt").write_text("42")
+(out / "metrics.jsonl").write_text("{}")
+"""
+
+
+@pytest.fixture
+def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
+    settings = Settings(home=tmp_path / "home", poll_s=0.2)
+    monkeypatch.setenv("CLOUDRUN_HOME", str(settings.home))
+    yield Client(settings)
+    provider = load_provider("local", settings)
+    for machine in provider.list_machines():
+        provider.terminate(machine)
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Path:
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    (folder / "job.py").write_text(SCRIPT)
+    (folder / "job.toml").write_text('name = "tiny"\ncommand = ["python3", "job.py"]\nstack = "none"\n')
+    return folder
+
+
+def walked(client: Client, job: Path, case: Case) -> Run:
+    plan = client.plan(job, type="local", outputs_to=case.address)
+    assert plan.outputs_to == case.address
+    run = client.submit(plan)
+    assert (run.state, run.message) == (RunState.SUCCEEDED, "")
+    return run
+
+
+def test_outputs_go_home_and_to_the_bucket(client: Client, job: Path, case: Case) -> None:
+    run = walked(client, job, case)
+    assert [file.path for file in client.outputs(run.id)] == ["metrics.jsonl", "sub/result.txt"]
+    assert [file.path for file in client.bucket_outputs(run.id)] == ["metrics.jsonl", "sub/result.txt"]
+    listed = CliRunner().invoke(cli, ["outputs", "list", run.id, "--json"])
+    assert [each["where"] for each in json.loads(listed.stdout)] == [["home", "bucket"]] * 2
+
+
+def test_what_left_home_comes_back_from_the_bucket(client: Client, job: Path, case: Case) -> None:
+    run = walked(client, job, case)
+    shutil.rmtree(client.files(run.id).outputs)
+    assert client.outputs(run.id) == []
+    listed = CliRunner().invoke(cli, ["outputs", "list", run.id, "--json"])
+    assert [each["where"] for each in json.loads(listed.stdout)] == [["bucket"]] * 2
+    got = CliRunner().invoke(cli, ["outputs", "get", run.id, "sub/result.txt", "--to", "-"])
+    assert got.stdout == "42"
+    assert [file.path for file in client.outputs(run.id)] == ["sub/result.txt"]
+    assert CliRunner().invoke(cli, ["outputs", "pull", run.id]).exit_code == 0
+    assert [file.path for file in client.outputs(run.id)] == ["metrics.jsonl", "sub/result.txt"]
+
+
+def test_damage_is_said_and_nothing_damaged_comes_home(client: Client, job: Path, case: Case) -> None:
+    run = walked(client, job, case)
+    shutil.rmtree(client.files(run.id).outputs)
+    case.corrupt(f"{run.id}/sub/result.txt")
+    with pytest.raises(TransferFailed):
+        client.fetch_outputs(run.id, path="sub")
+    assert client.outputs(run.id) == []
+
+
+def test_a_bucket_that_is_not_there_is_known_before_anything_is_spent(
+    client: Client, job: Path, case: Case
+) -> None:
+    with pytest.raises(NotFound, match="nobody-made-this"):
+        client.plan(job, type="local", outputs_to=case.absent)
+    with pytest.raises(Refused, match="no place"):
+        client.plan(job, type="local", outputs_to="ftp://somewhere")
+
+
+def test_a_bucket_that_went_away_costs_no_outputs(client: Client, job: Path, case: Case) -> None:
+    """The run is what it is; its outputs are home, and the message says what to do."""
+    plan = replace(client.plan(job, type="local"), outputs_to=case.absent)
+    run = client.submit(plan)
+    assert run.state is RunState.SUCCEEDED
+    assert f"cloudrun outputs push {run.id}" in run.message
+    assert [file.path for file in client.outputs(run.id)] == ["metrics.jsonl", "sub/result.txt"]
+    with pytest.raises(NotFound):
+        client.push_outputs(run.id)
