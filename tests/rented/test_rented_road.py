@@ -49,6 +49,12 @@ def test_a_machine_that_stays_from_launch_to_end(client: Client, cloud: RentedCl
     assert client.stop("k80").state is MachineState.STOPPED
     still = [charge.what for charge in client.store.list_charges(machine="k80", open_only=True)]
     assert still == ["disk"]
+    client.set_budget(Decimal("0.01"))
+    with pytest.raises(Refused, match="of the month's budget"):
+        client.start("k80")
+    still = [charge.what for charge in client.store.list_charges(machine="k80", open_only=True)]
+    assert still == ["disk"]
+    client.set_budget(None)
     machine = client.start("k80")
     assert machine.address is not None
     assert machine.address.host != before
