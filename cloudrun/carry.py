@@ -47,7 +47,7 @@ def process_spec(
         bundle=run.bundle,
         command=run.command,
         outputs=run.outputs,
-        env={**dict(run.env), **ctx.secrets, **data, "CLOUDRUN_RUN_ID": run.id},
+        env={**dict(order.stack.env), **dict(run.env), **ctx.secrets, **data, "CLOUDRUN_RUN_ID": run.id},
         max_seconds=run.max_hours * 3600 if run.max_hours else None,
         gpus=order.gpu_count,
         resume_from=resume_from,

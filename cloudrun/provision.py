@@ -46,7 +46,7 @@ def provision(
     packages: Mapping[str, str] = {}
     if machine.market is not Market.OWN:
         steps = steps_of(stack, settings)
-        if [step.name for step in steps] != [FRAMEWORKS] or not _hold(stack, versions, settings):
+        if not (_only_frameworks(machine, steps, settings) and _hold(stack, versions, settings)):
             work = _Provisioning(shell, machine, stack, settings, on_event)
             packages = work.run(steps)
             versions = probe(shell, names) if work.changed else versions
@@ -168,9 +168,16 @@ class _Provisioning:
             log.write(f"{at} {text} ({seconds:.1f} s)\n")
 
 
+def _only_frameworks(machine: Machine, steps: Sequence[Step], settings: Settings) -> bool:
+    """Whether frameworks are all that counts: the stack has no other step, or the machine may be taken as it
+    is found and none of its steps was begun yet."""
+    as_found = settings.frameworks == AS_FOUND and not log_path(settings, machine.name).exists()
+    return as_found or all(step.name == FRAMEWORKS for step in steps)
+
+
 def _hold(stack: Stack, versions: Mapping[str, str], settings: Settings) -> bool:
     """Whether what was found does for the stack's frameworks."""
-    return all(
+    return bool(stack.frameworks or not stack.steps) and all(
         versions.get(name)
         and (settings.frameworks == AS_FOUND or not pin or versions[name].partition("+")[0] == pin)
         for name, pin in stack.frameworks

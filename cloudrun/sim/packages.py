@@ -1,9 +1,10 @@
 """The apt repositories and the package index that a rehearsal's machines reach: what the shipped stacks pin,
 and a newer version of each, as stubs named and versioned like the real ones.
 
-Flat repositories as NVIDIA's, each with the InRelease file of apt-secure(8), signed with a throwaway key. The
-index is PEP 503's. All of it lives as long as its server. PyTorch, TensorFlow and numpy are not in the
-index: a rehearsal's machine runs this computer's own, and a stub in their place would only look like them.
+Flat repositories as NVIDIA's, and one for the system's own, each with the InRelease file of apt-secure(8),
+signed with a throwaway key. The index is PEP 503's. All of it lives as long as its server. PyTorch, TensorFlow
+and numpy are not in the index: a rehearsal's machine runs this computer's own, and a stub in their place
+would only look like them.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from cloudrun.sim.packages_files import control_of, make_deb, make_wheel
 from cloudrun.sim.spec import PACKAGES_ADDRESS, Answer
 
 NEVER_STUBS = ("torch", "torchvision", "torchaudio", "tensorflow", "numpy")
-APT = re.compile(r"/compute/(?:cuda|machine-learning)/repos/[a-z0-9]+/x86_64/([^/]+)")
+APT = re.compile(r"/(?:ubuntu|compute/(?:cuda|machine-learning)/repos/[a-z0-9]+/x86_64)/([^/]+)")
 PIP = re.compile(r"/simple/([^/]+)/([^/]*)")
 DRIVER = re.compile(r"nvidia-(?:driver-)?\d+")
 SMI = "/usr/bin/nvidia-smi"

@@ -96,6 +96,7 @@ def test_a_rotated_key_is_taken_over_and_the_old_one_trusted_no_more(
     stack = replace(STACK, steps=("12-nvidia-repository",), frameworks=(), packages=())
     make_ready(k80, packages, stack)
     k80.run("sudo apt-get update -o APT::Update::Error-Mode=any")
+    k80.run("sudo rm /etc/apt/sources.list")  # the image's own repository, which is trusted
     packages.rotate_key()
     assert not k80.shell().run("sudo apt-get update -o APT::Update::Error-Mode=any", check=False)
     make_ready(k80, packages, stack)
@@ -125,3 +126,15 @@ def test_a_gpu_stack_without_a_gpu_fails_at_once(rehearsal: Rehearsal, packages:
         make_ready(client, packages, stack)
     assert failed.value.exit_code == 4
     assert "cloudrun ssh k80" in failed.value.hint
+
+
+def test_a_machine_that_has_the_frameworks_is_taken_as_found(k80: Client, packages: PackageServer) -> None:
+    stack = replace(STACK, frameworks=(("pytest", "0.1"),))  # this computer's own, at whatever version
+    versions, told = make_ready(k80, packages, stack)
+    assert (versions["pytest"], told) == (pytest.__version__, [])
+    assert not k80.shell().run("dpkg-query -W cuda-8-0", check=False)
+
+
+def test_driver_packages_of_the_system_itself_are_pinned(k80: Client, packages: PackageServer) -> None:
+    make_ready(k80, packages, replace(STACK, repositories=(), steps=("14-packages",), frameworks=()))
+    assert k80.run(INSTALLED).splitlines() == PINNED
