@@ -2,7 +2,7 @@
 and a newer version of each, as stubs named and versioned like the real ones.
 
 Flat repositories as NVIDIA's, and one for the system's own, each with the InRelease file of apt-secure(8),
-signed with a throwaway key. The index is PEP 503's. All of it lives as long as its server. PyTorch, TensorFlow
+signed with a throwaway key. The index is PEP 503's. It all lives as long as its server. PyTorch, TensorFlow
 and numpy are not in the index: a rehearsal's machine runs this computer's own, and a stub in their place
 would only look like them.
 """
