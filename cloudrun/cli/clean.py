@@ -145,7 +145,7 @@ def choice_options(command: Command) -> Command:
 def clean(
     on: str, undo: bool, empty_trash: bool, dry_run: bool, yes: bool, as_json: bool, **given: Any
 ) -> None:
-    """Get rid of what finished runs left on this computer, or with --on on machines.
+    """Get rid of what finished runs left on this computer.
 
     Without options: everything of every run that has ended. It goes into a trash, from which --undo brings
     it back. Runs that go on, pinned runs (`cloudrun pin`), and the checkpoint of a run that `restart`
