@@ -54,11 +54,6 @@ def faults(stack: Stack) -> tuple[Fault, ...]:
     return tuple(fault for rule in _RULES for fault in rule(stack))
 
 
-def driven(stack: Stack, capability: float) -> bool:
-    """Whether the stack drives a rented machine with such a GPU."""
-    return not faults(stack) and not _gpu_reason(stack, capability, 1, pinned=True)
-
-
 def uses_gpu(stack: Stack) -> bool:
     """Whether the stack has anything to drive a GPU with."""
     return stack.needs_gpu or bool(stack.cuda)

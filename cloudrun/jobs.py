@@ -5,7 +5,7 @@ name = "svhn_rcnn"
 command = ["python3", "train.py"]   # or one string, run by `sh -c`; "$@" in it takes the arguments
 description = "..."
 project = "svhn"                    # default "default"
-stack = ["cuda12-torch", "cpu-torch"]  # accepted, best first; default: every torch stack; "none" = bare
+stack = ["cuda13-torch", "cpu-torch"]  # accepted, best first; default: every torch stack; "none" = bare
 outputs = "outputs"                 # the one folder that the job writes; comes home
 resume = true                       # exits 75 on SIGTERM and reads CLOUDRUN_RESUME_FROM
 shared = ["checkpoint"]             # modules placed in shared/ of the job's tree
