@@ -1,6 +1,6 @@
 """One stretch of training: layers, their optimiser, and what they are fed.
 
-A whole net is fed images. A head alone is fed features that were computed once, which is about 4 times faster.
+A whole net is fed images. A head alone is fed features that were computed once, about 4 times faster.
 """
 
 from __future__ import annotations
