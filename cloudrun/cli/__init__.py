@@ -32,7 +32,7 @@ SECTIONS: dict[str, tuple[Entry, ...]] = {
         Entry("offers", "cloudrun.cli.offers:offers", "Show what can be rented, cheapest first."),
     ),
     "Clear up": (
-        Entry("clean", "cloudrun.cli.clean:clean", "Get rid of what finished runs left, on this computer or (--on) on machines."),
+        Entry("clean", "cloudrun.cli.clean:clean", "Get rid of what finished runs left on this computer."),
         Entry("pin", "cloudrun.cli.clean:pin", "Keep a run from every clean-up."),
     ),
     "Money": (Entry("cost", "cloudrun.cli.cost:cost", "Show what was spent, compare prices, read bills."),),
