@@ -20,7 +20,6 @@ from cloudrun.models import Machine, Market, Result, Stack
 from cloudrun.provision_steps import FRAMEWORKS, Step, apply_script, check_script, steps_of
 from cloudrun.remote.process import probe
 from cloudrun.remote.shell import Shell
-from cloudrun.stacks import stack_hash
 
 GROW_TIMEOUT_S = 600.0  # ext4 grows terabytes in seconds; a busy disk may take longer
 STEP_TIMEOUT_S = 1800.0  # PyTorch with its CUDA libraries is 3 GB of wheels, CUDA 2 GB of packages
@@ -56,6 +55,8 @@ def provision(
             f"{machine.name} has no {', '.join(missing)}, which stack {stack.name} needs",
             hint=_how_to_install(machine, missing),
         )
+    from cloudrun.stacks import stack_hash
+
     return {**versions, **packages, "stack-hash": stack_hash(stack)}
 
 

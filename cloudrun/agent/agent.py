@@ -87,7 +87,6 @@ def main(argv):
         "send": send,
         "guard": guard,
         "probe": probe,
-        "clean": clean,
     }
     if not argv or argv[0] not in verbs and argv[:2] != ["boot", "--policy"]:
         sys.stderr.write("usage: agent.py %s|boot --policy FILE\n" % "|".join(sorted(verbs)))
@@ -1031,68 +1030,6 @@ def outputs_dir(key):
     if spec is None:
         raise Failure("absent", "this machine knows no run %s" % key)
     return to_bytes(os.path.join(run_dir(key), "code", spec["outputs"]))
-
-
-# --- clean: what ended runs left here ------------------------------------------------------
-
-
-def clean():
-    """{key: [bytes, files]} of what lies here of these runs, or of what went with `remove`. A run that has not
-    ended is not touched."""
-    request = read_request()
-    found = {}
-    for key, keeps_checkpoint in request["runs"]:
-        if os.path.isdir(run_dir(check_key(key))) and load_state(key)["state"] in ("ended", "absent"):
-            counts = [
-                clear(os.fsencode(path), os.fsencode(kept), request["remove"])
-                for path, kept in cleanable(key, request["part"], keeps_checkpoint)
-            ]
-            found[key] = [sum(size for size, _ in counts), sum(files for _, files in counts)]
-    reply(dict((key, counts) for key, counts in found.items() if counts[1]))
-
-
-def cleanable(key, part, keeps_checkpoint):
-    """[(path, what of it stays)] of a part of a run; part "" is all of it."""
-    folder = run_dir(key)
-    code = os.path.join(folder, "code")
-    spec = load_json(os.path.join(folder, "spec.json"))
-    if spec is None:
-        return [] if part or keeps_checkpoint else [(folder, "")]
-    outputs = os.path.join(code, spec["outputs"])
-    checkpoint = os.path.join(outputs, spec["resume"] or "checkpoint")
-    if keeps_checkpoint:
-        return [(outputs, checkpoint)] if part in ("", "outputs") else []
-    return {
-        "": [(folder, "")],
-        "outputs": [(outputs, "")],
-        "checkpoints": [(checkpoint, ""), (os.path.join(folder, "again"), "")],
-        "code": [(code, outputs)],
-    }[part]
-
-
-def clear(path, kept, remove):
-    """(bytes, files) at a path without what is kept below it; with remove they go, and what cannot go is not
-    counted. Links are links. The state goes last: cut short, the next call knows the run."""
-    if path == kept or not os.path.lexists(path):
-        return 0, 0
-    try:
-        if os.path.islink(path) or not os.path.isdir(path):
-            size = os.lstat(path).st_size
-            if remove:
-                forget(path)
-            return size, 1
-        if remove:
-            os.chmod(path, 0o700)  # the job may have made it read-only
-        names = sorted(os.listdir(path), key=lambda name: (name == b"state.json", name))
-    except OSError:
-        return 0, 0  # somebody else's
-    counts = [clear(os.path.join(path, name), kept, remove) for name in names]
-    try:
-        if remove and not kept.startswith(path + b"/"):
-            os.rmdir(path)
-    except OSError:
-        pass
-    return sum(size for size, _ in counts), sum(files for _, files in counts)
 
 
 # --- guard: the machine ends itself ------------------------------------------------------

@@ -58,9 +58,9 @@ _HINTS = {
 _TRANSFER_KINDS = ("disk-full", "damaged", "no-bundle", "transfer", "fetch", "checksum", "archive")
 
 
-def call(shell: Shell, verb: str, request: Mapping[str, object]) -> Any:
+def call(shell: Shell, verb: str, request: Mapping[str, object], *, part: str = "") -> Any:
     """Run one verb with one request and return its one answer. Raises what the agent says went wrong."""
-    with open_verb(shell, verb, prologue=pack(request)) as link:
+    with open_verb(shell, verb, prologue=pack(request), part=part) as link:
         return link.read_json()
 
 

@@ -172,7 +172,7 @@ def clean_runs(
     command for all. Each key with whether its checkpoint stays. part: "" (all), outputs, checkpoints, code.
     Idempotent; interrupted, the next call goes on."""
     request = {"runs": [list(run) for run in runs], "part": part, "remove": remove}
-    answer = agentlink.call(shell, "clean", request)
+    answer = agentlink.call(shell, "clean", request, part="cleaning")
     try:
         return {str(key): (int(size), int(files)) for key, (size, files) in answer.items()}
     except (AttributeError, TypeError, ValueError) as error:

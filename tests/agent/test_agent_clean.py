@@ -121,6 +121,7 @@ def _clean_command(machine: LocalShell) -> str:
     """The verb's command line, its request already on stdin."""
     from cloudrun.remote import agentlink
 
+    cleaned(machine, "checkpoints")  # brings the verb
     request = machine.home / "request"
     request.write_bytes(agentlink.pack({"runs": [[KEY, False]], "part": "", "remove": True}))
-    return f"({agentlink.launch_command('clean')}) < {request}"
+    return f"({agentlink.launch_command('clean', 'cleaning')}) < {request}"
