@@ -64,11 +64,10 @@ class NextPoint:
         here = f"With {self.images:,} images the law has an error of {self.error:.2%}; {step} less"
         if not math.isfinite(self.wanted):
             return f"{here} is out of its reach with any number of images."
-        high = f"{_rounded(self.high):,}" if math.isfinite(self.high) else "no bound"
+        low = f"{_rounded(self.low, 3):,}"
+        high = f"{_rounded(self.high, 3):,}" if math.isfinite(self.high) else "no bound"
         wanted, more = _rounded(self.wanted), _rounded(self.wanted - self.images)
-        return (
-            f"{here} takes about {wanted:,}, {more:,} more (95 %: {_rounded(self.low):,} to {high} in all)."
-        )
+        return f"{here} takes about {wanted:,}, {more:,} more (95 %: {low} to {high} in all)."
 
 
 def fit(points: list[Point]) -> PowerLaw:
@@ -134,7 +133,7 @@ def _exp(log_m: float) -> float:
     return UNIT * math.exp(log_m) if log_m < math.log(MOST_IMAGES / UNIT) else math.inf
 
 
-def _rounded(images: float) -> int:
-    """Two digits: more the law does not know."""
-    digits = max(0, math.floor(math.log10(max(images, 1))) - 1)
-    return round(images / 10**digits) * 10**digits
+def _rounded(images: float, digits: int = 2) -> int:
+    """Two digits: more the law does not know. Bounds have three, or they may look like one."""
+    cut = max(0, math.floor(math.log10(max(images, 1))) - digits + 1)
+    return round(images / 10**cut) * 10**cut
