@@ -10,6 +10,7 @@ import pytest
 
 from cloudrun.catalog import list_types
 from cloudrun.catalog.loader import read_csv
+from cloudrun.compat import why_not
 from cloudrun.config import Settings
 from cloudrun.errors import ImageNotFound, NotOffered, ProviderError
 from cloudrun.models import Stack
@@ -145,12 +146,18 @@ def test_what_azure_gave_agrees_with_the_rules_of_names(nobody: Session) -> None
 # --- images ---
 
 
-def test_every_stack_with_an_image_for_azure_has_one_for_each_size(nobody: Session) -> None:
+def test_every_stack_with_an_image_for_azure_has_one_for_each_size_that_it_drives(nobody: Session) -> None:
     stacks = [load_stack(stack.name) for stack in list_stacks()]
     named = [stack for stack in stacks if dict(stack.images).get("azure")]
     assert named
     for stack in named:
-        for known in list_types("azure"):
+        driven = [
+            known
+            for known in list_types("azure")
+            if why_not(stack, known.gpu_capability, known.gpu_count) is None
+        ]
+        assert driven, stack.name
+        for known in driven:
             assert boot_image(nobody, stack, known.type, EAST).count(":") == 3
 
 
