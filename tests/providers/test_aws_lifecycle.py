@@ -172,6 +172,17 @@ def test_a_start_that_cannot_be_yet_says_why(cloud: Cloud) -> None:
         provider.start(machine)
 
 
+def test_a_start_refused_just_before_it_has_stopped_may_be_tried_again(cloud: Cloud) -> None:
+    provider = cloud.provider()
+    machine = cloud.launch_running(offer=ON_DEMAND)
+    provider.stop(machine)
+    until(lambda: cloud.instance(machine)["State"]["Name"], lambda state: state == "stopped")
+    cloud.double.fault("StartInstances", "IncorrectInstanceState", status=400)
+    with pytest.raises(NoCapacity, match="still stopping"):
+        provider.start(machine)
+    assert cloud.until(provider.start(machine), MachineState.RUNNING).address
+
+
 def test_a_start_without_capacity_is_told_at_once(cloud: Cloud) -> None:
     provider = cloud.provider()
     machine = cloud.launch_running(offer=ON_DEMAND)

@@ -31,6 +31,7 @@ from cloudrun.providers.aws import AwsProvider
 from cloudrun.providers.aws.errors import POLICY
 from cloudrun.providers.aws.session import Session
 from cloudrun.providers.base import Need
+from cloudrun.providers.rented import fact
 from cloudrun.providers.tags import owner_of
 from cloudrun.sim.aws import AwsDouble, Call
 
@@ -261,7 +262,7 @@ def stop_and_start(stage: Stage) -> object:
     machine, renter = stage.machine(), stage.renter()
     with stage.rights():
         renter.stop(machine)
-        until(lambda: renter.describe(machine), lambda seen: seen.state is MachineState.STOPPED)
+        until(lambda: renter.describe(machine), lambda seen: fact(seen, "state") == "stopped")
         return stage.running(renter, renter.start(machine)).state
 
 

@@ -144,10 +144,10 @@ def _explain_refused_start(session: Session, machine: Machine) -> None:
     [seen] = describe(session, [machine])
     if seen.state.gone or fact(seen, "state") in ENDED:
         raise NotFound(f"the machine {machine.name} is gone", hint="launch a new one")
-    if fact(seen, "state") == "stopping":
-        raise NoCapacity(f"{machine.name} is still stopping", hint="try again in a moment")
     if fact(seen, "preempted"):
         raise NoCapacity(
             f"AWS stopped {machine.name} for want of spot capacity and starts it by itself",
             hint="wait, or terminate it and launch elsewhere",
         )
+    if fact(seen, "state") in ("stopping", "stopped"):  # stopped: since it was refused
+        raise NoCapacity(f"{machine.name} was still stopping", hint="try again in a moment")
