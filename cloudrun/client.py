@@ -18,7 +18,6 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING
 
 from cloudrun.client_budget import BudgetVerbs
 from cloudrun.client_clean import CleanVerbs
@@ -43,9 +42,6 @@ from cloudrun.models import (
 )
 from cloudrun.runfiles import RunFiles
 from cloudrun.store import Store
-
-if TYPE_CHECKING:
-    pass
 
 CONNECT_TIMEOUT_S = 20.0
 

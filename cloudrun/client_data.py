@@ -6,28 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cloudrun.config import Settings
+from cloudrun.client_machines import MachineVerbs
 from cloudrun.errors import Refused
 from cloudrun.events import OnEvent, Progress, ignore
-from cloudrun.models import Bundle, BundleFile, DataInput, Run
-from cloudrun.store import Store
+from cloudrun.models import Bundle, BundleFile, DataInput
 
 if TYPE_CHECKING:
     from cloudrun.datasets import Dataset
-    from cloudrun.remote.shell import Shell
 
 
-class DataVerbs:
+class DataVerbs(MachineVerbs):
     """The part of Client that keeps data for runs. What cannot be meant raises UsageError."""
-
-    settings: Settings
-    store: Store
-
-    def run(self, name: str) -> Run:
-        raise NotImplementedError
-
-    def shell(self, name: str) -> Shell:
-        raise NotImplementedError
 
     def data_inputs(self, words: Sequence[str]) -> tuple[DataInput, ...]:
         """What each NAME[:VERSION][:MOUNT] or RUN:PATH means. Keeps nothing."""
@@ -35,7 +24,7 @@ class DataVerbs:
             return ()
         from cloudrun.datasets_inputs import read_inputs
 
-        return read_inputs(self.settings, words, self.run)
+        return read_inputs(self.settings, words, self.store.find_run)
 
     def init_data(self, name: str, folder: Path) -> Path:
         """Tie a folder to a dataset, so that `data upload` knows its name; the small file that says so."""
@@ -85,7 +74,7 @@ class DataVerbs:
         from cloudrun import datasets
         from cloudrun.datasets_inputs import outputs_of
 
-        emit, found = on_event or ignore, self.run(run)
+        emit, found = on_event or ignore, self.store.find_run(run)
         return datasets.add_folder(
             self.settings,
             name,

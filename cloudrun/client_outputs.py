@@ -5,27 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from cloudrun.config import Settings
+from cloudrun.client_machines import MachineVerbs
 from cloudrun.errors import NotFound, Refused
 from cloudrun.events import OnEvent, Progress, ignore
-from cloudrun.models import BundleFile, Run
+from cloudrun.models import BundleFile
 from cloudrun.runfiles import RunFiles
 
 if TYPE_CHECKING:
     from cloudrun.providers.base import Bucket
 
 
-class OutputVerbs:
+class OutputVerbs(MachineVerbs):
     """The part of Client that knows of outputs elsewhere. Errors are those of base.Bucket."""
-
-    settings: Settings
-
-    def run(self, name: str) -> Run:
-        raise NotImplementedError
 
     def outputs_place(self, run: str) -> str:
         """The address of the bucket where the run's outputs go too; "" for none."""
-        files = RunFiles(self.settings, self.run(run).id)
+        files = RunFiles(self.settings, self.store.find_run(run).id)
         try:
             return str(files.load_record()["order"].get("outputs_to", ""))
         except (OSError, ValueError, KeyError, AttributeError):
@@ -36,7 +31,7 @@ class OutputVerbs:
         from cloudrun import bucket_outputs
 
         bucket = self._bucket_of(run)
-        found = bucket_outputs.read_manifest(bucket, self.run(run).id) if bucket else {}
+        found = bucket_outputs.read_manifest(bucket, self.store.find_run(run).id) if bucket else {}
         return [found[path] for path in sorted(found)]
 
     def fetch_outputs(self, run: str, *, path: str = "", on_event: OnEvent | None = None) -> int:
@@ -44,7 +39,7 @@ class OutputVerbs:
         Returns the bytes fetched. Raises TransferFailed for content that was damaged."""
         from cloudrun import bucket_outputs
 
-        bucket, found, emit = self._bucket_of(run), self.run(run), on_event or ignore
+        bucket, found, emit = self._bucket_of(run), self.store.find_run(run), on_event or ignore
         if bucket is None:
             return 0
         wanted = _below(path, list(bucket_outputs.read_manifest(bucket, found.id).values()))
@@ -61,7 +56,7 @@ class OutputVerbs:
         Idempotent. Raises Refused where the run has no bucket, NotFound where nothing is at home."""
         from cloudrun import bucket_outputs
 
-        found, emit, bucket = self.run(run), on_event or ignore, self._bucket_of(run)
+        found, emit, bucket = self.store.find_run(run), on_event or ignore, self._bucket_of(run)
         if bucket is None:
             raise Refused(
                 f"{found.id} has no bucket", hint="submit --outputs s3://bucket/prefix gives it one"
