@@ -7,7 +7,6 @@ hand: ~/.cloudrun/data, ./outputs, nothing). Results, with hardware, versions an
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 import time
 from pathlib import Path
@@ -151,7 +150,7 @@ class Study:
         self.epoch, self.batch = self.epoch + 1, 0
         entry = {
             "epoch": before + self.epoch, "step": self.learner.steps, "lr": self.stretch.rate,
-            **{name: value if math.isfinite(value) else None for name, value in figures.items()},
+            **figures,
             "timing": {"seconds": round(self.seconds, 3), "images_per_s": round(seen / self.seconds, 1)},
         }  # fmt: skip
         for cell, epochs in self.reported_as():
@@ -245,8 +244,7 @@ class Study:
         self.frame.say(f"  {where}, {figures}")
 
     def say_epoch(self, entry: dict[str, Any]) -> None:
-        figures = (math.nan if entry[name] is None else entry[name] for name in grid.Figures._fields)
-        loss, acc, val_loss, val_acc = figures
+        loss, acc, val_loss, val_acc = (entry[name] for name in grid.Figures._fields)
         seconds, speed = entry["timing"]["seconds"], entry["timing"]["images_per_s"]
         told = f"loss {loss:.4f}  acc {acc:.2%}  val_loss {val_loss:.4f}  val_acc {val_acc:.2%}"
         took = f"({seconds:.1f} s, {speed:.0f} images/s)"

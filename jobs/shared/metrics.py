@@ -1,12 +1,14 @@
 """metrics.jsonl and TensorBoard events, rewritten whole from the history when a run is resumed.
 
 The first line of metrics.jsonl is {"about": ...}: what the numbers were measured on. Then one line an epoch.
-Everything in such a line repeats exactly on the same machine, but for "timing".
+Everything in such a line repeats exactly on the same machine, but for "timing". JSON has no word for what is
+not a number, or infinite: null stands there.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from pathlib import Path
@@ -70,9 +72,18 @@ class Metrics:
 def write_json(file: Path, content: dict[str, Any]) -> None:
     """Write a small JSON file as a whole."""
     partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    partial.write_text(json.dumps(_finite(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
     partial.replace(file)
 
 
 def _line(entry: dict[str, Any]) -> str:
-    return json.dumps(entry, separators=(", ", ": ")) + "\n"
+    return json.dumps(_finite(entry), separators=(", ", ": "), allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    """The same with None in place of each number that JSON cannot say."""
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

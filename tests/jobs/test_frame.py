@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,3 +78,14 @@ def test_a_checkpoint_is_due_by_the_clock_and_saving_winds_it(tmp_path: Path) ->
     assert not patient.say_due()
     frame.close()
     patient.close()
+
+
+def test_numbers_of_a_training_that_blew_up_are_still_json(tmp_path: Path) -> None:
+    """Strict readers take it: no NaN, no Infinity."""
+    frame = frame_of(tmp_path / "blown")
+    frame.open({"data": "drawn digits", **frame.about()})
+    frame.metrics.add({"epoch": 1, "loss": math.nan, "val_loss": math.inf, "timing": {"images_per_s": 3.5}})
+    frame.close()
+    last = (tmp_path / "blown" / "metrics.jsonl").read_text().splitlines()[-1]
+    read = json.loads(last, parse_constant=pytest.fail)
+    assert read == {"epoch": 1, "loss": None, "val_loss": None, "timing": {"images_per_s": 3.5}}
