@@ -39,7 +39,7 @@ LAYERS = (
     "server remote",
     "guard records names words config_file locks curves epochs notebook arithmetic keys payload ownpc",
     "providers.base remote.shell",
-    "config assets events",
+    "config assets events images",
     "models",
     "errors",
     "agent",  # runs on the machine, where there is no cloudrun

@@ -52,8 +52,7 @@ class Answer:
 def kept(account: Account, name: str, max_age: timedelta, ask: Callable[[], Any]) -> Answer:
     """The answer of that name if it is young enough, else a new one from `ask`, which returns a JSON value
     and may raise. A file that cannot be read or written only means to ask again."""
-    folder = account.settings.home / "cache" / "answers"
-    path = folder / f"{account.fingerprint()}-{_file_name(name)}.json"
+    path = _path(account, name)
     now = datetime.now(UTC)
     found = _load(path)
     if found and timedelta(0) <= now - found.asked_at < max_age:
@@ -61,6 +60,12 @@ def kept(account: Account, name: str, max_age: timedelta, ask: Callable[[], Any]
     answer = Answer(ask(), now)
     _save(path, answer)
     return answer
+
+
+def forget(account: Account, name: str) -> None:
+    """That answer is known to be wrong by now: the next one asks."""
+    with suppress(OSError):
+        _path(account, name).unlink(missing_ok=True)
 
 
 def side_by_side(work: Callable[[A], R], items: Iterable[A]) -> list[R]:
@@ -75,6 +80,11 @@ def side_by_side(work: Callable[[A], R], items: Iterable[A]) -> list[R]:
 def digest(words: Iterable[str]) -> str:
     """A short name for a set of words, part of an answer's name."""
     return sha256("\n".join(sorted(words)).encode()).hexdigest()[:12]
+
+
+def _path(account: Account, name: str) -> Path:
+    folder = account.settings.home / "cache" / "answers"
+    return folder / f"{account.fingerprint()}-{_file_name(name)}.json"
 
 
 def _file_name(name: str) -> str:

@@ -6,13 +6,14 @@ records, and map every error of their SDK to one of ours.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from cloudrun.images import OwnImage
 from cloudrun.models import GpuNeed, Guard, LaunchSpec, Machine, Market, Offer, Stack
 
 
@@ -177,6 +178,41 @@ class Leftovers(Protocol):
 
     def free(self, leftover: Leftover) -> None:
         """Remove it. Idempotent. Raises ProviderError while something still needs it."""
+        ...
+
+
+@runtime_checkable
+class SnapshotImages(Protocol):
+    """Providers that keep a machine's disk as an image from which others boot.
+
+    A machine that boots from one is a new one: host keys, users and boot payload are its own. A live machine
+    that was launched from one says so in its detail, under images.IMAGE_FACT.
+    """
+
+    def create_image(self, machine: Machine, name: str, tags: Mapping[str, str]) -> OwnImage:
+        """Ask for an image of the machine's own disk and return at once, its state PENDING. The tags
+        (providers.tags.image_tags) go on it and on all that is stored for it. Idempotent by name: a second
+        call returns the same image. The machine may be switched off for it; terminating it comes next.
+        Raises Credentials, Quota, ProviderError."""
+        ...
+
+    def describe_image(self, image: OwnImage) -> OwnImage:
+        """As it is now. Takes the next step where making one takes several. One that its provider does not
+        know (any more) is FAILED."""
+        ...
+
+    def list_images(self) -> list[OwnImage]:
+        """Everything with our tags in every region in use, of whatever state, oldest first."""
+        ...
+
+    def delete_image(self, image: OwnImage) -> None:
+        """Remove it and all that is stored for it. Idempotent, also for one that is not ready yet."""
+        ...
+
+    def own_image(self, stack_hash: str, offer: Offer) -> str:
+        """The id of the newest AVAILABLE one in the offer's region with that hash which its type boots, ""
+        where there is none. It may be minutes old: a launch with one that is gone raises ImageNotFound. What
+        this provider made available or deleted here is known at once."""
         ...
 
 

@@ -8,6 +8,11 @@
     cloudrun-run, cloudrun-project    given by whoever launches for a run
     cloudrun-deadline, -idle-minutes  the guard's policy; absent = none
 
+An image of ours has of these the first, -owner and -stack, and two of its own:
+
+    cloudrun-image                    its name
+    cloudrun-stack-hash               stacks.stack_hash of what stands on it
+
 Keys hold only letters and dashes, and values no more than 256 characters: every cloud takes those.
 """
 
@@ -27,6 +32,7 @@ OURS, NAME, TOKEN = "cloudrun", "cloudrun-name", "cloudrun-token"
 OWNER, STACK, PRICE, USER = "cloudrun-owner", "cloudrun-stack", "cloudrun-price", "cloudrun-user"
 DISK_GB, ON_PREEMPT = "cloudrun-disk-gb", "cloudrun-on-preempt"
 RUN_OWNED, ADDRESS = "cloudrun-run-owned", "cloudrun-address"
+IMAGE, STACK_HASH = "cloudrun-image", "cloudrun-stack-hash"
 DEADLINE, IDLE_MINUTES = "cloudrun-deadline", "cloudrun-idle-minutes"
 
 # Characters of a tag's value (EC2 user guide, tag restrictions; Azure Resource Manager, tag limitations).
@@ -57,6 +63,11 @@ def launch_tags(
         **dict(spec.tags),
     }
     return {key: value[:MOST_VALUE] for key, value in known.items() if value}
+
+
+def image_tags(stack: str, stack_hash: str, name: str, *, owner: str) -> Tags:
+    """What an image and all that is stored for it carries."""
+    return {OURS: "1", IMAGE: name, OWNER: owner, STACK: stack[:MOST_VALUE], STACK_HASH: stack_hash}
 
 
 def guard_tags(guard: Guard) -> Tags:
