@@ -34,7 +34,7 @@ class MachineHost:
     """Makes machines, each in a folder of its own below `folder`, which is this host's alone.
 
     What an earlier host of that folder left when it was killed is removed first. kind "" is the best that
-    works here. packages: what namespace machines install from; closed with the host.
+    works here. packages: what namespace machines install from.
     Raises UsageError where that folder has a host already, or that kind cannot be had here."""
 
     def __init__(
@@ -82,8 +82,6 @@ class MachineHost:
             machines, self._machines = self._machines, {}
         with ThreadPoolExecutor(CLOSING_THREADS) as threads:
             list(threads.map(lambda machine: machine.destroy(), machines.values()))
-        if self.packages:
-            self.packages.close()
         if not self._claim.closed:
             (self._folder / ".lock").unlink(missing_ok=True)
             self._claim.close()

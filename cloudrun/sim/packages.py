@@ -16,7 +16,8 @@ import subprocess
 import tempfile
 import threading
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from email.utils import formatdate
 
 from cloudrun import assets
@@ -30,6 +31,7 @@ PIP = re.compile(r"/simple/([^/]+)/([^/]*)")
 DRIVER = re.compile(r"nvidia-(?:driver-)?\d+")
 SMI = "/usr/bin/nvidia-smi"
 Pin = tuple[str, str]
+Gpg = Callable[..., str]
 
 # Answers as the machine type's GPU, which the package server knows; what else is asked of it is done.
 SMI_PROGRAM = """\
@@ -54,8 +56,8 @@ class PackageServer:
         self._wheels = [(name.lower().replace("_", "-"), *make_wheel(name, version)) for name, version in pip]
         self._lock = threading.Lock()
         self._extra: dict[str, bytes] = {}
-        self.fingerprint = self._key = self._signed = self._home = ""
-        self._renew()
+        self.fingerprint = self._key = self._secret = self._signed = ""
+        self.rotate_key()
 
     @classmethod
     def of_stacks(cls) -> PackageServer:
@@ -81,7 +83,13 @@ class PackageServer:
 
     def rotate_key(self) -> None:
         """Another key from now on; the old one signs nothing any more."""
-        self._renew()
+        with self._lock, _gnupg() as gpg:
+            gpg("--quick-generate-key", "cloudrun rehearsal", "ed25519", "sign", "never")
+            told = gpg("--list-keys", "--with-colons")
+            self.fingerprint = next(line.split(":")[9] for line in told.splitlines() if line[:4] == "fpr:")
+            self._key = gpg("--armor", "--export", self.fingerprint)
+            self._secret = gpg("--armor", "--export-secret-keys", self.fingerprint)
+        self._sign()
 
     def environment(self) -> dict[str, str]:
         """What a client needs so that the machines ask here."""
@@ -135,43 +143,32 @@ class PackageServer:
             stanzas.append(control_of(name, version) + place)
         return "\n".join(stanzas).encode()
 
-    def _renew(self) -> None:
-        with self._lock:
-            if self._home:
-                self.close()
-            self._home = tempfile.mkdtemp(prefix="cloudrun-gpg-")
-            self._gpg("--quick-generate-key", "cloudrun rehearsal", "ed25519", "sign", "never")
-            told = self._gpg("--list-keys", "--with-colons")
-            self.fingerprint = next(line.split(":")[9] for line in told.splitlines() if line[:4] == "fpr:")
-            self._key = self._gpg("--armor", "--export", self.fingerprint)
-        self._sign()
-
     def _sign(self) -> None:
-        with self._lock:
+        with self._lock, _gnupg() as gpg:
+            gpg("--import", given=self._secret)
             index = self._index()
             release = (
                 "Origin: cloudrun rehearsal\nLabel: cloudrun rehearsal\nArchitectures: amd64 all\n"
                 f"Date: {formatdate(usegmt=True)}\n"
                 f"SHA256:\n {hashlib.sha256(index).hexdigest()} {len(index)} Packages\n"
             )
-            self._signed = self._gpg("--digest-algo", "SHA512", "--clearsign", given=release)
+            self._signed = gpg("--digest-algo", "SHA512", "--clearsign", given=release)
 
-    def close(self) -> None:
-        """End gpg's agent and forget the key. Idempotent."""
-        if self._home:
-            subprocess.run(["gpgconf", "--homedir", self._home, "--kill", "all"], check=False)
-            shutil.rmtree(self._home, ignore_errors=True)
-            self._home = ""
 
-    def _gpg(self, *words: str, given: str = "") -> str:
+@contextmanager
+def _gnupg() -> Iterator[Gpg]:
+    """gpg with a home of its own for a moment. Its agent, which would outlive us, ends with that moment."""
+    with tempfile.TemporaryDirectory(prefix="cloudrun-gpg-") as home:
         quiet = ("--batch", "--quiet", "--pinentry-mode", "loopback", "--passphrase", "")
-        return subprocess.run(
-            ["gpg", "--homedir", self._home, *quiet, *words],
-            input=given,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
+
+        def gpg(*words: str, given: str = "") -> str:
+            argv = ["gpg", "--homedir", home, *quiet, *words]
+            return subprocess.run(argv, input=given, capture_output=True, text=True, check=True).stdout
+
+        try:
+            yield gpg
+        finally:
+            subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], check=False)
 
 
 def cards(provider: str, type: str) -> str:

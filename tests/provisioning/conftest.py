@@ -17,12 +17,10 @@ from cloudrun.sim.packages import PackageServer, missing
 
 
 @pytest.fixture
-def packages() -> Iterator[PackageServer]:
+def packages() -> PackageServer:
     if why_not := missing():
         pytest.skip(f"the rehearsal's repositories: {why_not}")
-    server = PackageServer(APT, PIP)
-    yield server
-    server.close()
+    return PackageServer(APT, PIP)
 
 
 @pytest.fixture
