@@ -71,7 +71,7 @@ class Failure(Exception):
 
 
 def main(argv):
-    """Run one verb and exit 0: failures travel as a frame, so that exit codes stay the shell's own."""
+    """Run one verb and exit 0."""
     global DEFAULT_UMASK
     DEFAULT_UMASK = os.umask(0o077)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the end of stdin tells us, with nothing lost
@@ -94,11 +94,15 @@ def main(argv):
     if argv[0] in ("boot", "guard") and argv[1:2] == ["--policy"]:
         (boot if argv[0] == "boot" else arm)(load_json(argv[2]), None)  # the boot payload's: nobody listens
         return 0
+    return serve(lambda: (revive_guard(), verbs[argv[0]](*argv[1:])))
+
+
+def serve(act):
+    """Let `act` answer home, and exit 0: failures travel as a frame, so that exit codes stay the shell's own."""
     os.makedirs(BASE, exist_ok=True)
     try:
         write_all(1, MAGIC)
-        revive_guard()
-        verbs[argv[0]](*argv[1:])
+        act()
     except Failure as failure:
         send_failure(failure.kind, str(failure))
     except BrokenPipeError:

@@ -10,18 +10,7 @@ import os
 
 def main(argv):
     agent, verb = importlib.import_module(argv[0]), argv[1]
-    try:
-        agent.write_all(1, agent.MAGIC)
-        {"clean": clean}[verb](agent, agent.read_request())
-    except agent.Failure as failure:
-        agent.send_failure(failure.kind, str(failure))
-    except BrokenPipeError:
-        pass  # the client has gone: nobody to tell
-    except OSError as error:
-        agent.send_failure("system", str(error))
-    except (KeyError, TypeError, ValueError) as error:
-        agent.send_failure("request", "%s: %s" % (type(error).__name__, error))
-    return 0
+    return agent.serve(lambda: {"clean": clean}[verb](agent, agent.read_request()))
 
 
 def clean(agent, request):

@@ -31,19 +31,7 @@ TELL_S = 0.5  # how often progress is told
 def main(argv):
     agent, verb = importlib.import_module(argv[0]), argv[1]
     os.umask(0o077)
-    os.makedirs(agent.BASE, exist_ok=True)
-    try:
-        agent.write_all(1, agent.MAGIC)
-        {"place": place, "fetch": fetch}[verb](agent, agent.read_request())
-    except agent.Failure as failure:
-        agent.send_failure(failure.kind, str(failure))
-    except BrokenPipeError:
-        pass  # the client has gone: nobody to tell
-    except OSError as error:
-        agent.send_failure("disk-full" if error.errno in agent.FULL else "system", str(error))
-    except (KeyError, TypeError, ValueError) as error:
-        agent.send_failure("request", "%s: %s" % (type(error).__name__, error))
-    return 0
+    return agent.serve(lambda: {"place": place, "fetch": fetch}[verb](agent, agent.read_request()))
 
 
 # --- place: what a run sees --------------------------------------------------------------
