@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,7 +50,7 @@ def push(bucket: Bucket, run: str, folder: Path, *, cache: Path, progress: Progr
 
     def store(file: BundleFile) -> None:
         if not file.link:
-            bucket.put(_key(run, file.path), folder / file.path, file.sha256)
+            bucket.put(key_of(run, file.path), folder / file.path, file.sha256)
             sent.add(file.size)
 
     with ThreadPoolExecutor(THREADS) as pool:
@@ -101,6 +101,24 @@ def fetch(bucket: Bucket, run: str, files: Sequence[BundleFile], folder: Path, *
     return got.done
 
 
+def forget(bucket: Bucket, run: str, paths: Collection[str]) -> None:
+    """Write the manifest anew without these outputs (blocking), before their objects are deleted: what it
+    names is there whatever ends the deletion. Idempotent. Raises as `read_manifest` does."""
+    known = read_manifest(bucket, run)
+    left = {path: file for path, file in known.items() if path not in paths}
+    if len(left) < len(known):
+        _write_manifest(bucket, run, left)
+
+
+def key_of(run: str, path: str) -> str:
+    """Where an output lies. A name that is no text, too long, or ours goes by its hash."""
+    raw = os.fsencode(path)
+    odd = raw.decode("utf-8", "replace") != path or len(raw) > LONGEST_KEY or any(ord(c) < 32 for c in path)
+    if odd or path.startswith(f"{OWN}/"):
+        return f"{run}/{OWN}/names/{hashlib.sha256(raw).hexdigest()}"
+    return f"{run}/{path}"
+
+
 _ROW = ("path", "size", "mode", "sha256", "link")
 
 
@@ -147,7 +165,7 @@ def _bring(bucket: Bucket, run: str, file: BundleFile, folder: Path) -> None:
     to = folder / file.path
     partial = to.with_name(f".{hashlib.sha256(os.fsencode(to.name)).hexdigest()[:16]}.fetched")
     try:
-        found = bucket.get(_key(run, file.path), partial)
+        found = bucket.get(key_of(run, file.path), partial)
         if found != file.sha256:
             raise TransferFailed(
                 f"{bucket.url}/{run}/{file.path} is another than its manifest says",
@@ -157,12 +175,3 @@ def _bring(bucket: Bucket, run: str, file: BundleFile, folder: Path) -> None:
         partial.replace(to)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def _key(run: str, path: str) -> str:
-    """Where an output lies. A name that is no text, too long, or ours goes by its hash."""
-    raw = os.fsencode(path)
-    odd = raw.decode("utf-8", "replace") != path or len(raw) > LONGEST_KEY or any(ord(c) < 32 for c in path)
-    if odd or path.startswith(f"{OWN}/"):
-        return f"{run}/{OWN}/names/{hashlib.sha256(raw).hexdigest()}"
-    return f"{run}/{path}"

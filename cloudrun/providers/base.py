@@ -249,6 +249,7 @@ class Bucket(Protocol):
     """
 
     url: str  # s3://bucket/prefix or az://container/prefix
+    delete_at_once: int  # keys that one call of the service deletes
 
     def put(self, key: str, path: Path, sha256: str) -> None:
         """Store the file whole or not at all; the service itself checks what arrives. Idempotent: what has
@@ -262,6 +263,10 @@ class Bucket(Protocol):
 
     def list(self, prefix: str = "") -> Iterator[StoredObject]:
         """Everything whose key begins with prefix, by key, page by page."""
+        ...
+
+    def folders(self) -> Iterator[str]:
+        """The first part of every key that has several, each once, by name; what is in them is not listed."""
         ...
 
     def delete(self, keys: Sequence[str]) -> int:

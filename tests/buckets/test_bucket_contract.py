@@ -71,6 +71,11 @@ def test_long_listings_come_page_by_page(case: Case) -> None:
     assert [each.key for each in case.bucket.list("run/")] == wanted
 
 
+def test_folders_are_told_without_what_is_in_them(case: Case) -> None:
+    case.fill(["file", *(f"run{number:04}/deep/{part}" for number in range(1200) for part in "abc")])
+    assert list(case.bucket.folders()) == [f"run{number:04}" for number in range(1200)]
+
+
 @pytest.mark.parametrize("count", [0, 1, 2500])
 def test_deleting_takes_few_calls(case: Case, count: int) -> None:
     keys = [f"run/{number:04}" for number in range(count)]

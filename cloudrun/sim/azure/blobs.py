@@ -198,10 +198,15 @@ class Storage:
         prefix, marker = call.query.get("prefix", ""), call.query.get("marker", "")
         most = min(int(call.query.get("maxresults") or PAGE), PAGE)
         blobs = self._containers[call.container]
-        names = sorted(name for name in blobs if name.startswith(prefix) and name >= marker)
+        delimiter = call.query.get("delimiter", "")
+        shown = {_up_to(name, prefix, delimiter) for name in blobs if name.startswith(prefix)}
+        names = sorted(name for name in shown if name >= marker)
         root = Xml.Element("EnumerationResults", ContainerName=call.container)
         rows = Xml.SubElement(root, "Blobs")
         for name in names[:most]:
+            if delimiter and name.endswith(delimiter):
+                Xml.SubElement(Xml.SubElement(rows, "BlobPrefix"), "Name").text = name
+                continue
             rows.append(_row(name, blobs[name], "metadata" in call.query.get("include", "")))
         Xml.SubElement(root, "NextMarker").text = names[most] if len(names) > most else ""
         body = Xml.tostring(root, "utf-8", xml_declaration=True)
@@ -263,6 +268,12 @@ def _check_caller(call: Call) -> None:
     elif call.headers.get("authorization", "").startswith((f"SharedKey {ACCOUNT}:", "Bearer ")):
         return
     raise ApiError("AuthenticationFailed", "Server failed to authenticate the request.", 403)
+
+
+def _up_to(name: str, prefix: str, delimiter: str) -> str:
+    """A name up to the first delimiter behind the prefix: what a listing by folders shows in its place."""
+    head, found, _ = name[len(prefix) :].partition(delimiter) if delimiter else (name, "", "")
+    return f"{prefix}{head}{delimiter}" if found else name
 
 
 def _row(name: str, blob: Blob, with_metadata: bool) -> Xml.Element:
