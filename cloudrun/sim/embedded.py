@@ -22,13 +22,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import cloudrun
-from cloudrun.errors import BootFailed
+from cloudrun.errors import BootFailed, MachineError
 from cloudrun.keys import make_keys, save_text
 from cloudrun.server import processes
 from cloudrun.server.boot import start_server
 from cloudrun.server.environment import machine_environment
 from cloudrun.server.folder import MachineFolder, MachineRecord, ServerRecord
-from cloudrun.sim import programs
+from cloudrun.sim import disk, programs
 from cloudrun.sim.cloudconfig import parse
 from cloudrun.sim.homeboot import HomePlan
 from cloudrun.sim.metadata import MetadataServer
@@ -93,6 +93,15 @@ class EmbeddedMachine:
     def grow(self, disk_gb: int) -> None:
         """It has no disk of its own."""
 
+    def snapshot(self, to: Path) -> None:
+        """Its home: it has no disk of its own. What names the home by its path, as the programs of a virtual
+        environment do, still means this one's."""
+        with self._lock:
+            if self.running or not self._folder.home.exists():
+                raise MachineError(f"{self._spec.id} runs, or is gone", hint="switch it off first")
+            to.mkdir(mode=0o700, parents=True)
+            disk.copy_folder(self._folder.home, to / "home")
+
     def destroy(self) -> None:
         with self._lock:
             self._destroyed = True
@@ -102,7 +111,7 @@ class EmbeddedMachine:
     def _boot(self) -> None:
         folder, first = self._folder, not self._folder.home.exists()
         if first:
-            folder.home.mkdir()
+            self._make_home()
             self._install_keys()
         folder.save_machine(_record(self._spec, self._host))
         folder.save_server(ServerRecord(0, "", self._host, self._port))  # the port that it shall take
@@ -123,6 +132,15 @@ class EmbeddedMachine:
         with contextlib.suppress(subprocess.TimeoutExpired):
             late.wait(LATE_WAIT_S)
         late.returncode = late.returncode or 0  # a script of its own pace: the machine's end is its end
+
+    def _make_home(self) -> None:
+        if self._spec.image is None:
+            self._folder.home.mkdir()
+            return
+        try:
+            disk.copy_folder(self._spec.image / "home", self._folder.home)
+        except OSError as error:
+            raise BootFailed(f"the image of {self._spec.id}: {error}", hint="launch from another") from error
 
     def _install_keys(self) -> None:
         """The server's own pair, that of the user data or a fresh one, and the keys that open it."""

@@ -218,6 +218,7 @@ def boot_early(plan: Plan, *, fresh: bool) -> None:
         programs.install(plan.python)
         if Path("/etc/apt").is_dir():
             Path("/etc/apt/sources.list").write_text(SYSTEM_SOURCES)
+    if not Path(cloudinit.CLOUD, "instances", plan.id).exists():  # also where the disk was another machine's
         _name_it(plan.hostname)
     place = cloudinit.Place(plan.id, ENVIRONMENT | plan.environ, say)
     cloudinit.run_early(plan.config, place)

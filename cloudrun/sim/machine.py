@@ -76,6 +76,29 @@ class MachineHost:
         serve = self.packages.respond if self.packages else None
         return namespace.NamespaceMachine(folder, spec, port=self._port, on_off=on_off, packages=serve)
 
+    def capture(self, machine_id: str, image_id: str) -> Path:
+        """Keep the disk of a machine that is off, for MachineSpec.image, whatever becomes of the machine.
+        Blocks while the disk is copied. Raises MachineError while it runs, or where there is none."""
+        with self._lock:
+            machine = self._machines.get(machine_id)
+        if machine is None:
+            raise MachineError(f"there is no {machine_id}", hint="name a machine that was created here")
+        draft = self._image(f"{image_id}.draft")
+        shutil.rmtree(draft, ignore_errors=True)
+        try:
+            machine.snapshot(draft)
+            return draft.rename(self._image(image_id))
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
+
+    def discard(self, image_id: str) -> None:
+        """Remove what was kept under that name. Idempotent; machines that began with it stay."""
+        shutil.rmtree(self._image(image_id), ignore_errors=True)
+
+    def _image(self, image_id: str) -> Path:
+        return self._folder / f".image-{image_id}"  # no machine's id begins so
+
     def close(self) -> None:
         """End every machine and remove all that was made. Idempotent."""
         with self._lock:
@@ -83,6 +106,8 @@ class MachineHost:
         with ThreadPoolExecutor(CLOSING_THREADS) as threads:
             list(threads.map(lambda machine: machine.destroy(), machines.values()))
         if not self._claim.closed:
+            for image in self._folder.glob(".image-*"):
+                shutil.rmtree(image, ignore_errors=True)
             (self._folder / ".lock").unlink(missing_ok=True)
             self._claim.close()
 

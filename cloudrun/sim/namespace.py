@@ -26,7 +26,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import cloudrun
-from cloudrun.errors import BootFailed
+from cloudrun.errors import BootFailed, MachineError
 from cloudrun.keys import save_text
 from cloudrun.server import processes
 from cloudrun.sim import disk, rootfs
@@ -126,6 +126,16 @@ class NamespaceMachine:
                 if self._life and self._life.disk:
                     self._life.disk.resized()
 
+    def snapshot(self, to: Path) -> None:
+        with self._lock:
+            if self._life is not None or self._destroyed:
+                raise MachineError(f"{self._spec.id} runs, or is gone", hint="switch it off first")
+            to.mkdir(mode=0o700, parents=True)
+            if self._image.path.exists():
+                self._image.copy(to / self._image.path.name)
+            else:
+                disk.copy_folder(self._folder / "disk", to / "disk")
+
     def destroy(self) -> None:
         with self._lock:
             self._destroyed = True
@@ -162,7 +172,10 @@ class NamespaceMachine:
 
     def _attach(self) -> disk.Attached | None:
         """The disk as a device; None where this computer has no loop devices to give."""
-        new = not self._image.path.exists()
+        new = not self._image.path.exists() and not (self._folder / "disk").is_dir()
+        if new and self._spec.image:
+            self._copy_image(self._spec.image)
+            new = False
         if (self._folder / "disk").is_dir():
             return None
         try:
@@ -178,6 +191,17 @@ class NamespaceMachine:
                 log.write(f"no disk of its own, its files lie in {self._folder / 'disk'}: {error}\n")
             (self._folder / "disk").mkdir()
             return None
+
+    def _copy_image(self, image: Path) -> None:
+        """The disk that it begins with; its file system fills it at the boot."""
+        try:
+            if (image / "disk").is_dir():
+                disk.copy_folder(image / "disk", self._folder / "disk")
+                return
+            disk.Image(image / self._image.path.name).copy(self._image.path)
+        except OSError as error:
+            raise BootFailed(f"the image of {self._spec.id}: {error}", hint="launch from another") from error
+        self._grown = self._image.grow(self._disk_gb)
 
     def _door(self) -> socket.socket:
         """The machine's address, not listening yet: until it does, connections are refused."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 METADATA_ADDRESS = "169.254.169.254"  # of AWS's and Azure's metadata services alike
@@ -33,6 +34,9 @@ class MachineSpec:
     disk_gb: int
     respond: Respond  # its metadata service
     environ: Mapping[str, str] = field(default_factory=dict)  # of boot scripts, SSH sessions and sudo there
+    image: Path | None = (
+        None  # what MachineHost.capture kept: the disk that it begins with, else an empty one
+    )
     gpu: str = ""  # what nvidia-smi says there once a driver is installed: a line "NAME, MIB" for each GPU
 
 
@@ -59,6 +63,11 @@ class SimMachine(Protocol):
     def grow(self, disk_gb: int) -> None:
         """Give it a bigger disk, also while it runs. Its file system grows when someone inside tells it to,
         or at the next boot. Smaller than before: nothing."""
+        ...
+
+    def snapshot(self, to: Path) -> None:
+        """Copy its disk into that folder, which is made. Raises MachineError while it runs, or where it never
+        did."""
         ...
 
     def destroy(self) -> None:
