@@ -92,6 +92,8 @@ def serve(folder: Path, ssh_port: int, kind: str) -> None:
         host = MachineHost(folder / "machines", ssh_port=ssh_port, kind=kind, packages=packages)
         try:
             with AwsDouble(host) as aws, AzureDouble(host, folder=folder / "azure") as azure:
+                for url in (aws.url, azure.url):
+                    host.let_reach(url)
                 repositories = packages.environment() if packages and host.kind == "namespace" else {}
                 record = SimRecord(folder, os.getpid(), aws.url, ssh_port, host.kind, azure.environment())
                 replace(record, packages=repositories).save()

@@ -6,8 +6,8 @@ forks; the child, process 1 in there, mounts the disk, brings up the network, bo
 to end. When the line breaks (the host was killed) the machine ends at once, and with it every process,
 mount, loop device and network of it: they all hang on process 1. Standard library only.
 
-To the host it says: pid N; metadata and packages, with that service's socket; up; done, when late scripts
-have ended.
+To the host it says: pid N; metadata and packages, with that service's socket; gate PORT, with the socket that
+leads to that port of this computer; up; done, when late scripts have ended.
 From the host it hears: off SECONDS. From inside: SIGRTMIN+4 (off) and +5 (reboot), as systemd would.
 """
 
@@ -31,7 +31,7 @@ from typing import Any
 
 from cloudrun.sim import accounts, cloudinit, programs, rootfs
 from cloudrun.sim.cloudconfig import CloudConfig
-from cloudrun.sim.relay import relay
+from cloudrun.sim.relay import LOOPBACK, relay
 from cloudrun.sim.spec import METADATA_ADDRESS, PACKAGES_ADDRESS
 
 REBOOT_CODE = 10  # the exit code that asks the host to boot it again
@@ -62,13 +62,14 @@ class Plan:
     disk: rootfs.Disk
     config: CloudConfig
     environ: dict[str, str] = field(default_factory=dict)  # beside what every process has
+    gates: tuple[int, ...] = ()  # ports of this computer's loopback that it reaches as its own
 
     @classmethod
     def load(cls, path: Path) -> Plan:
         stored: dict[str, Any] = json.loads(path.read_text())
         stored["disk"] = rootfs.Disk(**stored["disk"])
         stored["config"] = CloudConfig.from_dict(stored["config"])
-        return cls(**{**stored, "prefixes": tuple(stored["prefixes"])})
+        return cls(**{**stored, "prefixes": tuple(stored["prefixes"]), "gates": tuple(stored["gates"])})
 
 
 def main() -> None:
@@ -135,9 +136,10 @@ class Init:
         fresh = rootfs.enter(self._plan.disk, Path(self._plan.at), self._plan.prefixes)
         socket.sethostname(self._plan.hostname)
         subprocess.run(["ip", "-batch", "-"], input=NETWORK, text=True, env=ENVIRONMENT, check=True)
-        for name, address in ((b"metadata", METADATA_ADDRESS), (b"packages", PACKAGES_ADDRESS)):
-            service = socket.create_server((address, 80))
-            socket.send_fds(self._line, [name], [service.fileno()])
+        services = [("metadata", METADATA_ADDRESS, 80), ("packages", PACKAGES_ADDRESS, 80)]
+        for name, address, port in services + [(f"gate {port}", LOOPBACK, port) for port in self._plan.gates]:
+            service = socket.create_server((address, port))
+            socket.send_fds(self._line, [name.encode()], [service.fileno()])
             service.close()
         self._wake, waker = socket.socketpair()
         for end in (self._wake, waker):

@@ -15,6 +15,7 @@ import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from cloudrun.errors import MachineError, UsageError
 from cloudrun.sim import disk, embedded, namespace
@@ -45,6 +46,7 @@ class MachineHost:
         self._port = ssh_port
         self.kind = _choose(kind)
         self._machines: dict[str, SimMachine] = {}
+        self._gates: list[int] = []
         self._lock = threading.Lock()
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._claim = (self._folder / ".lock").open("w")
@@ -57,6 +59,10 @@ class MachineHost:
                 hint="end that one, or use another folder",
             ) from error
         self._sweep()
+
+    def let_reach(self, url: str) -> None:
+        """Machines that boot from now on reach that service of this computer, as one of the internet's."""
+        self._gates.append(urlsplit(url).port or 443)
 
     def create(self, spec: MachineSpec, *, on_off: OnOff) -> SimMachine:
         """A machine that is off. Raises MachineError where one of that id exists."""
@@ -74,7 +80,9 @@ class MachineHost:
         if self.kind == "embedded":
             return embedded.EmbeddedMachine(folder, spec, port=self._port, on_off=on_off)
         serve = self.packages.respond if self.packages else None
-        return namespace.NamespaceMachine(folder, spec, port=self._port, on_off=on_off, packages=serve)
+        return namespace.NamespaceMachine(
+            folder, spec, port=self._port, on_off=on_off, packages=serve, gates=self._gates
+        )
 
     def capture(self, machine_id: str, image_id: str) -> Path:
         """Keep the disk of a machine that is off, for MachineSpec.image, whatever becomes of the machine.

@@ -21,7 +21,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -34,6 +34,7 @@ from cloudrun.sim.accounts import SYSTEM_PATH
 from cloudrun.sim.cloudconfig import parse
 from cloudrun.sim.inside import REBOOT_CODE, Plan
 from cloudrun.sim.metadata import MetadataServer
+from cloudrun.sim.relay import Gate
 from cloudrun.sim.spec import METADATA_ADDRESS, METADATA_URL, Answer, MachineSpec, OnOff
 
 PROGRAMS = ("sshd", "ssh-keygen", "sudo", "ip", "pivot_root", "sfdisk", "partx", "mkfs.ext4")
@@ -75,11 +76,19 @@ class NamespaceMachine:
     """See SimMachine. One lock keeps what is done to it in order; its watcher thread ends with it."""
 
     def __init__(
-        self, folder: Path, spec: MachineSpec, *, port: int, on_off: OnOff, packages: Packages | None = None
+        self,
+        folder: Path,
+        spec: MachineSpec,
+        *,
+        port: int,
+        on_off: OnOff,
+        packages: Packages | None = None,
+        gates: Sequence[int] = (),
     ) -> None:
         self._folder = folder
         self._spec = spec
         self._packages = packages
+        self._gates = gates  # as they are at each boot
         self._host = spec.host
         self._port = port
         self._on_off = on_off
@@ -237,6 +246,7 @@ class NamespaceMachine:
                 name: value.replace(METADATA_URL, f"http://{METADATA_ADDRESS}")
                 for name, value in self._spec.environ.items()
             },
+            gates=tuple(self._gates),
         )
         save_text(self._folder / "plan.json", json.dumps(asdict(plan)))
 
@@ -259,7 +269,7 @@ class _Life:
         self._spec = spec
         self._ended = ended
         self._packages = packages
-        self._servers: list[MetadataServer] = []
+        self._servers: list[MetadataServer | Gate] = []
         self._pid_file = folder / "pid"
         self._pid = 0  # of its process 1, seen from here
         self._answers, self._booted, self._over = threading.Event(), threading.Event(), threading.Event()
@@ -324,6 +334,8 @@ class _Life:
             self._servers.append(MetadataServer(socket.socket(fileno=fds[0]), self._spec.respond))
         elif words[0] == "packages":
             self._servers.append(MetadataServer(socket.socket(fileno=fds[0]), self._give_package))
+        elif words[0] == "gate":
+            self._servers.append(Gate(socket.socket(fileno=fds[0]), int(words[1])))
         elif words[0] == "up":
             self._answers.set()
         elif words[0] == "done":

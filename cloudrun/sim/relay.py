@@ -1,4 +1,4 @@
-"""A connection into a namespace machine: bytes moved between this computer's network and the machine's own.
+"""Connections into a namespace machine and out of it: bytes moved between its network and this computer's.
 
 So sshd inside sees an ordinary connection: in its own /proc/net/tcp, at its own port, from the client's
 address. Standard library only.
@@ -12,6 +12,7 @@ import socket
 import threading
 
 PIECE_BYTES = 1 << 20
+LOOPBACK = "127.0.0.1"
 
 
 def relay(outer: socket.socket, peer: str, address: tuple[str, int]) -> None:
@@ -28,6 +29,35 @@ def relay(outer: socket.socket, peer: str, address: tuple[str, int]) -> None:
         thread.start()
         _pump(inner, outer)
         thread.join()
+
+
+class Gate:
+    """Lets a machine reach one port of this computer's loopback: a listening socket of the machine's, joined
+    to it until closed. Owns the socket."""
+
+    def __init__(self, listener: socket.socket, port: int) -> None:
+        self._listener, self._port = listener, port
+        self._thread = threading.Thread(target=self._accept, name=f"gate {port}", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Idempotent. What is joined stays so until either end has had enough."""
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept, which close alone does not
+        self._thread.join()
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._join, args=(connection,), daemon=True).start()
+
+    def _join(self, connection: socket.socket) -> None:
+        with connection:
+            relay(connection, LOOPBACK, (LOOPBACK, self._port))
 
 
 def _pump(source: socket.socket, sink: socket.socket) -> None:
