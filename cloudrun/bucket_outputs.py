@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,11 +101,11 @@ def fetch(bucket: Bucket, run: str, files: Sequence[BundleFile], folder: Path, *
     return got.done
 
 
-def forget(bucket: Bucket, run: str, paths: Collection[str]) -> None:
-    """Write the manifest anew without these outputs (blocking), before their objects are deleted: what it
-    names is there whatever ends the deletion. Idempotent. Raises as `read_manifest` does."""
+def forget(bucket: Bucket, run: str, goes: Callable[[str], bool]) -> None:
+    """Write the manifest anew without the outputs whose path goes (blocking), before their objects are
+    deleted: what it names is there, whatever ends that. Idempotent. Raises as `read_manifest` does."""
     known = read_manifest(bucket, run)
-    left = {path: file for path, file in known.items() if path not in paths}
+    left = {path: file for path, file in known.items() if not goes(path)}
     if len(left) < len(known):
         _write_manifest(bucket, run, left)
 

@@ -14,7 +14,7 @@ import fcntl
 import hashlib
 import os
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -213,10 +213,17 @@ def used_by(settings: Settings) -> dict[str, list[str]]:
     return keptdata.used_by(settings)
 
 
-def delete(settings: Settings, chosen: Sequence[Dataset], *, active: Collection[str]) -> int:
+def delete(
+    settings: Settings,
+    chosen: Sequence[Dataset],
+    *,
+    active: Collection[str],
+    remove: Callable[[Path], object] = Path.unlink,
+) -> int:
     """Forget these versions, and remove the content that nothing needs any more; the bytes freed.
 
     active: ids of the runs that have not ended. Raises Refused where one of them uses a version.
+    remove: what is done with each file that goes, versions first; for good without one.
     Interrupted, call it again.
     """
     with _using(settings, alone=True):
@@ -227,10 +234,40 @@ def delete(settings: Settings, chosen: Sequence[Dataset], *, active: Collection[
                 hint = f"wait for it, or cloudrun cancel {busy[0]}"
                 raise Refused(f"{each.label} is in use by {', '.join(busy)}", hint=hint)
         for each in chosen:
-            keptdata.version_path(settings, each.name, each.version).unlink(missing_ok=True)
-        kept = {each.digest for each in list_datasets(settings)}
-        needed = kept | {digest for digest, runs in users.items() if set(runs) & set(active)}
-        return keptdata.collect(settings, needed, {each.digest for each in chosen})
+            version = keptdata.version_path(settings, each.name, each.version)
+            if version.exists():
+                remove(version)
+        manifests, content = _left_without(settings, chosen, users, active)
+        freed = keptdata.total_bytes(content)
+        for path in manifests + content:
+            remove(path)
+        return freed
+
+
+def freed_without(settings: Settings, chosen: Sequence[Dataset], *, active: Collection[str]) -> int:
+    """The bytes that deleting these versions would free: what they share with others stays."""
+    with _using(settings):
+        return keptdata.total_bytes(_left_without(settings, chosen, used_by(settings), active)[1])
+
+
+@contextmanager
+def alone(settings: Settings) -> Iterator[None]:
+    """Be the only one who adds to the store or deletes from it (blocking)."""
+    with _using(settings, alone=True):
+        yield
+
+
+def _left_without(
+    settings: Settings,
+    chosen: Sequence[Dataset],
+    users: Mapping[str, Sequence[str]],
+    active: Collection[str],
+) -> tuple[list[Path], list[Path]]:
+    """The manifests and the content that nothing but these versions needs."""
+    gone = {each.label for each in chosen}
+    kept = {each.digest for each in list_datasets(settings) if each.label not in gone}
+    needed = kept | {digest for digest, runs in users.items() if set(runs) & set(active)}
+    return keptdata.unneeded(settings, needed, {each.digest for each in chosen})
 
 
 @contextmanager

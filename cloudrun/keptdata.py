@@ -7,7 +7,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -86,25 +86,34 @@ def used_by(settings: Settings) -> dict[str, list[str]]:
     return users
 
 
-def collect(settings: Settings, needed: Collection[str], given_up: Collection[str]) -> int:
-    """Remove the manifests that are not needed and were given up or are not new, and all content that no
-    manifest names; the bytes freed. Only for who holds the store alone."""
+def unneeded(
+    settings: Settings, needed: Collection[str], given_up: Collection[str]
+) -> tuple[list[Path], list[Path]]:
+    """The manifests that are not needed and were given up or are not new, and all content that no other
+    manifest names. It stays so only for who holds the store alone."""
     hashes: set[str] = set()
+    manifests, content = [], []
     for file in _listing(settings.kept_datasets_dir / "manifests"):
         path = settings.kept_datasets_dir / "manifests" / file
         old = path.stem in given_up or time.time() - path.stat().st_mtime > GRACE_S
         if path.stem not in needed and old:
-            path.unlink(missing_ok=True)
+            manifests.append(path)
             continue
         hashes |= {row[3] for row in json.loads(path.read_bytes())["files"]}
-    freed = 0
     for folder in _listing(objects_dir(settings)):
         for name in _listing(objects_dir(settings) / folder):
             if name not in hashes:
-                path = objects_dir(settings) / folder / name
-                freed += path.stat().st_size
-                path.unlink()
-    return freed
+                content.append(objects_dir(settings) / folder / name)
+    return manifests, content
+
+
+def total_bytes(files: Iterable[Path]) -> int:
+    """What goes meanwhile, as an unfinished copy does, counts 0."""
+    total = 0
+    for path in files:
+        with suppress(FileNotFoundError):
+            total += path.stat().st_size
+    return total
 
 
 def sweep_partials(settings: Settings) -> None:
