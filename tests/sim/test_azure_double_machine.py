@@ -30,20 +30,20 @@ class Rented:
         self.settings = Settings(home=folder / "home", ssh_port=PORT)
         self.keys = make_keys(self.settings.keys_dir / "m", comment="m")
 
-    def put(self, *, config: dict[str, Any] | None = None, **more: Any) -> Any:
+    def put(self, name: str = "m", *, config: dict[str, Any] | None = None, **more: Any) -> Any:
         whole = {
             "ssh_keys": {"ed25519_private": self.keys.host_private, "ed25519_public": self.keys.host_public},
             "ssh_authorized_keys": [self.keys.login_public],
             **(config or {}),
         }
         more.setdefault("custom_data", b"#cloud-config\n" + json.dumps(whole).encode())
-        return self.account.put("m", **more)
+        return self.account.put(name, **more)
 
-    def run(self, command: str, *, check: bool = True) -> str:
-        host = self.account.network.public_ip_addresses.get(GROUP, "m-ip").ip_address
+    def run(self, command: str, *, check: bool = True, name: str = "m") -> str:
+        host = self.account.network.public_ip_addresses.get(GROUP, f"{name}-ip").ip_address
         key = self.settings.keys_dir / "m" / "id_ed25519"
         address = SshAddress(host=host, port=PORT, user=USER, key_path=key, host_key=self.keys.host_public)
-        return connect(address, self.settings, machine="m").run(command, check=check, timeout_s=60).text
+        return connect(address, self.settings, machine=name).run(command, check=check, timeout_s=60).text
 
 
 @pytest.fixture(params=["namespace", "embedded"])
@@ -71,6 +71,32 @@ def test_a_machine_boots_with_its_custom_data_keeps_its_disk_and_grows(rented: R
         assert rented.run("hostname") == "m"
         assert rented.run("whoami") == USER
         assert int(rented.run("df --output=size -BG / | tail -1").rstrip("G")) >= 36
+
+
+def test_a_machine_boots_for_the_first_time_from_the_disk_of_another(rented: Rented) -> None:
+    rented.put()
+    rented.run("echo kept >kept")
+    rented.account.do("m", "deallocate")
+    compute = rented.account.compute
+    compute.virtual_machines.generalize(GROUP, "m")
+    source = {"id": compute.virtual_machines.get(GROUP, "m").id}
+    told = {"location": rented.account.region, "properties": {"sourceVirtualMachine": source}}
+    image = compute.images.begin_create_or_update(GROUP, "image", told).result()
+    rented.account.do("m", "delete")
+    kept = {"imageReference": {"id": image.id}, "osDisk": {"createOption": "FromImage", "diskSizeGB": 40}}
+    mark = {"runcmd": ["echo made >/root/mark"]}
+    for name in ("n", "o"):
+        rented.put(name, config=mark, storageProfile=kept)
+        assert rented.run("cat kept", name=name) == "kept"
+        command = "sudo cat /root/mark .system/root/mark 2>/dev/null"
+        wait_for(lambda: rented.run(command, check=False, name=name) == "made")  # noqa: B023  # called here
+    rented.run("rm kept", name="o")
+    assert rented.run("cat kept", name="n") == "kept"
+    if rented.kind == "namespace":
+        assert rented.run("hostname", name="n") == "n"
+        assert int(rented.run("df --output=size -BG / | tail -1", name="n").rstrip("G")) >= 36
+    compute.images.begin_delete(GROUP, "image").result()
+    assert rented.run("cat kept", name="n") == "kept"
 
 
 def test_a_shutdown_from_inside_is_stopped_and_billed_on(rented: Rented) -> None:

@@ -3,7 +3,8 @@
 virtual_machines.py   machines as resources    wanted.py  what a PUT asks for, what is refused at once
 life.py               their power, and the machine behind each
 power.py              the actions              instance_view.py  states in Azure's words
-disks.py              managed disks            platform_images.py  the marketplace
+disks.py              managed disks            platform_images.py   the marketplace
+images.py             images of one's own
 sizes.py, supply.py, skus.py   what the subscription may have: sizes, room, restrictions, quotas
 retail.py, odata.py   what it costs
 spot.py, events.py    evictions, and what Azure announces    metadata.py  what a machine reads of itself
@@ -19,6 +20,7 @@ Machines
 - In a subscription's list with statusOnly=true machines have their state alone: no tags, no profiles.
 Disks
 - Data disks, snapshots and lent disks are kept in the books; no machine sees them. Sizes of images are ours.
+- An image is made of a machine alone, not of a disk, a snapshot or a blob, and has no data disks.
 - A boot disk is resized while its machine is deallocated, a data disk below 4 TiB at any time.
 Spot
 - A machine is evicted by hand or by a price that was set; prices stand still otherwise.
@@ -44,6 +46,7 @@ from typing import Any
 
 from cloudrun.sim.azure.disks import Disks
 from cloudrun.sim.azure.events import Events
+from cloudrun.sim.azure.images import Images
 from cloudrun.sim.azure.life import Life, Vm, destroy
 from cloudrun.sim.azure.metadata import Metadata
 from cloudrun.sim.azure.operations import Operations
@@ -79,6 +82,7 @@ class Compute:
             *power.routes(),
             *self._machines.routes(),
             *disks.routes(),
+            *Images(world, operations, self._machines.find).routes(),
             *Skus(self._supply).routes(),
             *PlatformImages().routes(),
             *Retail(self._supply).routes(),

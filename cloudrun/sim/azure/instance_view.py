@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from cloudrun.sim.azure.life import Vm
-from cloudrun.sim.azure.platform_images import find_image
 from cloudrun.sim.azure.wire import Body, timestamp
 
 _STATES = {
@@ -15,11 +14,7 @@ _STATES = {
 
 
 def instance_view(vm: Vm) -> Body:
-    view: Body = {"disks": _disks(vm), "statuses": statuses(vm)}
-    reference = vm.resource.properties["storageProfile"].get("imageReference")
-    view["hyperVGeneration"] = (
-        find_image({**reference, "version": "latest"}).generation if reference else "V1"
-    )
+    view: Body = {"disks": _disks(vm), "statuses": statuses(vm), "hyperVGeneration": vm.generation}
     if vm.power == "running":
         profile = vm.resource.properties.get("osProfile") or {}
         view |= {
@@ -44,10 +39,12 @@ def instance_view(vm: Vm) -> Body:
 
 
 def statuses(vm: Vm) -> list[Body]:
-    """Provisioning first; power where it has any."""
+    """Provisioning first; power where it has any; and whether it is an image's source alone by now."""
     found = [_provisioning(vm)]
     if vm.power:
         found.append({"code": f"PowerState/{vm.power}", "level": "Info", "displayStatus": f"VM {vm.power}"})
+    if vm.generalized:
+        found.append({"code": "OSState/generalized", "level": "Info", "displayStatus": "VM generalized"})
     return found
 
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cloudrun.models import Market
@@ -47,6 +48,9 @@ class Vm:
     turn: int = 0  # grows with every operation: what belongs to an older one does nothing
     operation: Operation | None = None
     has_room: bool = False
+    generation: str = "V1"  # of Hyper-V, which its disk was made for
+    image: Path | None = None  # the disk that it began with, where that is no platform image
+    generalized: bool = False  # an image may be made of it, and nobody starts it again
     machine: SimMachine | None = None
     machine_lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     events: list[Event] = field(default_factory=list)
@@ -288,6 +292,7 @@ class Life:
             disk_gb=self._disk_gb(vm),
             respond=self._respond(vm),
             environ=INSIDE,
+            image=vm.image,
             gpu=cards("azure", vm.size.name),
         )
 

@@ -59,6 +59,7 @@ class Power:
 
     def _start(self, request: Request) -> Reply:
         vm = self._named(request)
+        self._need_whole(vm, "Start VM")
         self._world.refuse_or_pass(request, type=vm.size.name, market=vm.market.value)
         if not vm.has_room:
             self._supply.check_size(vm.size, vm.resource.location, vm.zone)
@@ -86,11 +87,16 @@ class Power:
 
     def _restart(self, request: Request) -> Reply:
         vm = self._named(request)
+        self._need_whole(vm, "Restart VM")
         self._need_allocated(vm, "restart")
         return self._accept(request, vm, lambda operation: self._life.reboot(vm, operation))
 
     def _redeploy(self, request: Request) -> Reply:
-        """Another host: switched off and on again."""
+        """Another host: switched off and on again; one that is off stays off (recording: it is generalized
+        next)."""
+        vm = self._named(request)
+        if vm.power == "stopped":
+            return self._power_off(request)
         return self._restart(request)
 
     def _reapply(self, request: Request) -> Reply:
@@ -111,7 +117,16 @@ class Power:
         return Reply(204)
 
     def _generalize(self, request: Request) -> Reply:
-        self._named(request)
+        """Whoever calls says that the system inside is ready to be copied. Nobody starts it after this."""
+        vm = self._named(request)
+        if vm.power not in ("stopped", "deallocated"):
+            raise ApiError(
+                "OperationNotAllowed",
+                f"Operation 'generalize' is not allowed on VM '{vm.resource.name}' since the VM is running. "
+                "Please power off explicitly in case you shut down the VM from inside the guest operating "
+                "system.",
+            )
+        vm.generalized = True
         return Reply(200)
 
     def _refuse(self, request: Request) -> Reply:
@@ -137,6 +152,14 @@ class Power:
                 "deletion. You can only retry the Delete operation (or wait for an ongoing one to complete).",
             )
         return vm
+
+    def _need_whole(self, vm: Vm, operation: str) -> None:
+        if vm.generalized:
+            raise ApiError(
+                "OperationNotAllowed",
+                f"Operation '{operation}' is not allowed on VM '{vm.resource.name}' since the VM is "
+                "generalized.",
+            )
 
     def _need_allocated(self, vm: Vm, action: str) -> None:
         if not vm.has_room:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from copy import deepcopy
 
 from cloudrun.sim.azure.disks import Disks
+from cloudrun.sim.azure.images import KeptDisk, boot_disk
 from cloudrun.sim.azure.instance_view import instance_view
 from cloudrun.sim.azure.kinds import Kind, Put
 from cloudrun.sim.azure.life import Life, Vm, decode, interfaces_of
@@ -127,7 +128,12 @@ class VirtualMachines(Kind):
         if put.before is None:
             resource.properties["vmId"] = resource.guid
             profile = resource.properties.get("osProfile") or {}
-            self.vms.append(Vm(resource, custom_data=str(profile.pop("customData", ""))))
+            vm = Vm(resource, custom_data=str(profile.pop("customData", "")))
+            if reference := resource.properties["storageProfile"].get("imageReference"):
+                boots = boot_disk(self.world, reference, resource.location)
+                vm.generation = boots.generation
+                vm.image = boots.folder if isinstance(boots, KeptDisk) else None
+            self.vms.append(vm)
             self._make_os_disk(resource)
         self._make_data_disks(resource)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from decimal import Decimal
 
 from cloudrun.models import Market
+from cloudrun.sim.azure.images import Images, KeptDisk, boot_disk
 from cloudrun.sim.azure.kinds import Put
-from cloudrun.sim.azure.platform_images import PlatformImage, find_image
+from cloudrun.sim.azure.platform_images import PlatformImage
 from cloudrun.sim.azure.sizes import Size, find_size, regions_of, sizes
 from cloudrun.sim.azure.store import Resource, World
 from cloudrun.sim.azure.supply import Supply, market_of
@@ -31,7 +32,7 @@ class Wanted:
         self._check_place(resource, size)
         market = market_of(properties)
         self._world.refuse_or_pass(put.request, type=size.name, market=market.value)
-        image = self._image(properties, size)
+        image = self._image(put, size)
         self.check_interfaces(put)
         check_spot(properties, size)
         _check_profile(properties, image)
@@ -52,15 +53,17 @@ class Wanted:
         zones = resource.body.get("zones") or [""]
         self._supply.check_size(size, resource.location, str(zones[0]))
 
-    def _image(self, properties: Body, size: Size) -> PlatformImage | None:
+    def _image(self, put: Put, size: Size) -> PlatformImage | KeptDisk | None:
         """None: it boots from a disk that is there."""
-        storage = properties.get("storageProfile") or {}
+        storage = put.resource.properties.get("storageProfile") or {}
         reference = storage.get("imageReference")
         if not reference:
             if (storage.get("osDisk") or {}).get("createOption") == "Attach":
                 return None
             raise missing("imageReference")
-        image = find_image(reference)
+        image = boot_disk(self._world, reference, put.resource.location)
+        if isinstance(image, KeptDisk):
+            self._world.authorization.check_linked(put.request, f"{Images.type}/read", reference["id"])
         if image.generation not in size.generations:
             raise ApiError(
                 "BadRequest",
@@ -181,7 +184,7 @@ def missing(name: str) -> ApiError:
     return ApiError("InvalidParameter", f"Required parameter '{name}' is missing (null).", 400, target=name)
 
 
-def _check_profile(properties: Body, image: PlatformImage | None) -> None:
+def _check_profile(properties: Body, image: PlatformImage | KeptDisk | None) -> None:
     profile = properties.get("osProfile")
     if image is None:
         return
@@ -230,7 +233,7 @@ def _check_keys(profile: Body, user: str) -> None:
             )
 
 
-def _complete(resource: Resource, image: PlatformImage | None) -> None:
+def _complete(resource: Resource, image: PlatformImage | KeptDisk | None) -> None:
     """What Azure fills in. Passwords and custom data it never shows."""
     properties = resource.properties
     profile = properties.get("osProfile")
@@ -244,7 +247,7 @@ def _complete(resource: Resource, image: PlatformImage | None) -> None:
         linux = profile.setdefault("linuxConfiguration", {})
         linux.setdefault("disablePasswordAuthentication", False)
         linux.setdefault("provisionVMAgent", True)
-    if image is not None:
+    if image is not None and image.version:
         properties["storageProfile"]["imageReference"]["exactVersion"] = image.version
     os_disk = properties["storageProfile"]["osDisk"]
     os_disk.setdefault("osType", "Windows" if image is not None and image.windows else "Linux")
