@@ -28,7 +28,7 @@ CHARGES, BATCH = 1_000_000, 1_000
 WRITERS, WRITTEN = 4, 40_000  # charges by each writer
 LINES_A_RUN = 20  # compute by spot price segments, its disk, its address
 FIRST = datetime(2024, 1, 1, tzinfo=UTC)
-SINCE = date(2026, 1, 1)
+SINCE = (date(2026, 1, 1), date(2026, 1, 16), date(2026, 1, 31))  # a third of all charges
 TYPES = (("aws", "p2.xlarge"), ("aws", "g4dn.xlarge"), ("azure", "Standard_NC4as_T4_v3"))
 OWN_OFFER = Offer("local", "local", "local", Market.OWN, Decimal(0))
 
@@ -76,9 +76,11 @@ def report_times(path: Path, count: int, rounds: int) -> Report:
                 Goal(f"by {by}", "", 0.05),
             ]
         cases["in all"] = partial(wall, store.spent_in_all)
-        cases[f"by machine since {SINCE}"] = partial(
-            wall, partial(store.spent, "machine", since=SINCE, limit=30)
-        )
+        for by in ("machine", "run"):
+            for day in SINCE:
+                case = f"by {by} since {day}"
+                cases[case] = partial(wall, partial(store.spent, by, since=day, limit=30))
+                report.goals.append(Goal(case, "", 0.05))
         for case, values in in_turn(cases, rounds).items():
             report.add(case, values)
     return report

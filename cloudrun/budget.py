@@ -146,7 +146,7 @@ def _standing(store: Store, project: str, budget_usd: Decimal, now: datetime, wi
     if project:
         names = store.counted_under(lines)
         lines = [line for line, own in zip(lines, names, strict=True) if own["project"] == project]
-        closed = sum(each.total for each in store.spent("project", since=begin.date(), key=project))
+        closed = sum(each.total for each in store.spent("project", since=begin.date(), keys=[project]))
     else:
         closed = store.spent_in_all(since=begin.date()).total
     ahead = sum(

@@ -17,7 +17,7 @@ from cloudrun.billing import SECONDS_PER_HOUR
 from cloudrun.ledger import run_cost_usd
 from cloudrun.models import Charge, Market
 from cloudrun.shares import MICROS, old_price, shares_of
-from cloudrun.store_charges import BY, Spent, SpentOnType
+from cloudrun.store_sums import BY, Spent, SpentOnType
 
 if TYPE_CHECKING:
     from cloudrun.store import Store
@@ -106,17 +106,20 @@ def make_report(
     consistent in itself. billed: what bills say, by the same keys."""
     open_lines = store.list_charges(open_only=True)
     opened = _open_sums(store, open_lines, by, now=now, since=since)
-    closed = {each.key: each for each in store.spent(by, since=since, limit=limit)}
+    dearest = store.spent(by, since=since, limit=limit)
+    closed = {each.key: each for each in dearest}
+    left_out = [key for key in opened if key not in closed]
+    if left_out:
+        closed |= {each.key: each for each in store.spent(by, since=since, keys=left_out)}
+    count = dearest.of + len(opened.keys() - closed.keys())
     for key, sums in opened.items():
-        known = closed.get(key) or next(iter(store.spent(by, since=since, key=key)), Spent(key))
-        closed[key] = known.plus(sums)
+        closed[key] = closed.get(key, Spent(key)).plus(sums)
     rows = _sorted((_row(each, (billed or {}).get(each.key)) for each in closed.values()), by)
     total = store.spent_in_all(since=since)
     for sums in opened.values():
         total = total.plus(sums)
     types = store.spent_on_types(since=since)
     oldest, at_old = _old_prices(types, open_lines, now)
-    count = store.count_spent(by, since=since) if limit is not None else len(rows)
     shown = rows if limit is None else rows[:limit]
     return CostReport(
         by=by,

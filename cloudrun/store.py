@@ -2,7 +2,7 @@
 
 Many processes use it at once and any of them may be killed at any point. Every method is one
 transaction: whole or not at all. It blocks while others write (milliseconds). Only this file and its
-neighbours (store_file, store_schema, store_rows, store_charges, store_bills) know SQL.
+neighbours (store_file, store_schema, store_rows, store_charges, store_sums, store_bills) know SQL.
 """
 
 from __future__ import annotations

@@ -17,65 +17,21 @@ from cloudrun.errors import NotFound
 from cloudrun.models import Charge
 from cloudrun.store_file import ADOPT_HINT, StoreFile
 from cloudrun.store_rows import Column, R, from_row, insertion, plain_text, selection, time_text, to_row
+from cloudrun.store_sums import (
+    MEASURES,
+    OF_A_KIND,
+    Spent,
+    SpentList,
+    SpentOnType,
+    begin,
+    period,
+    sum_query,
+)
 
 if TYPE_CHECKING:
     from cloudrun.shares import Share
 
 BATCH = 5_000  # lines of an older store that are laid over their days in one transaction
-
-_COLUMNS = ("total", "compute", "disk", "address", "other", "estimated", "seconds", "unknown")
-_MEASURES = ", ".join(f"sum({name})" for name in _COLUMNS)
-_SHARE_MEASURES = (
-    "sum(coalesce(micros, 0)), sum(iif(what = 'compute', coalesce(micros, 0), 0)), "
-    "sum(iif(what = 'disk', coalesce(micros, 0), 0)), sum(iif(what = 'address', coalesce(micros, 0), 0)), "
-    "sum(iif(what IN ('compute', 'disk', 'address'), 0, coalesce(micros, 0))), "
-    "sum(iif(estimated, coalesce(micros, 0), 0)), sum(iif(what = 'compute', seconds, 0)), sum(micros IS NULL)"
-)
-_OF_A_KIND = ("provider", "type", "market", "project", "job")
-BY = (*_OF_A_KIND, "month", "day", "machine", "run")
-
-
-@dataclass(frozen=True, slots=True)
-class Spent:
-    """What one key of a report came to. Money in millionths of a US dollar; seconds of compute billed;
-    unknown: days of lines whose price is not known, which no sum holds."""
-
-    key: str
-    total: int = 0
-    compute: int = 0
-    disk: int = 0
-    address: int = 0
-    other: int = 0
-    estimated: int = 0  # part of the total
-    seconds: int = 0
-    unknown: int = 0
-
-    def plus(self, other: Spent) -> Spent:
-        """Both together, under this key."""
-        return Spent(
-            self.key,
-            self.total + other.total,
-            self.compute + other.compute,
-            self.disk + other.disk,
-            self.address + other.address,
-            self.other + other.other,
-            self.estimated + other.estimated,
-            self.seconds + other.seconds,
-            self.unknown + other.unknown,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class SpentOnType:
-    """What one market of one type came to, and from which day its price was ("" = of the time itself)."""
-
-    provider: str
-    region: str
-    type: str
-    market: str
-    old_price: str
-    compute: int
-    seconds: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,50 +98,45 @@ class ChargeStore(StoreFile):
     # --- sums ----------------------------------------------------------------------------
 
     def spent(
-        self, by: str, *, since: date | None = None, limit: int | None = None, key: str | None = None
-    ) -> list[Spent]:
-        """The closed lines added up by one of BY, the dearest first; months and days newest first. With `key`
-        that one alone. The time does not depend on how many lines there are: for machines and runs on
-        `limit`, and with `since` on the period."""
+        self,
+        by: str,
+        *,
+        since: date | None = None,
+        limit: int | None = None,
+        keys: Sequence[str] | None = None,
+    ) -> SpentList:
+        """The closed lines added up by one of BY, the dearest first; months and days newest first. With
+        `keys` those alone. The time does not depend on how many lines there are: for machines and runs on
+        `limit`, and with `since` on their number, and the lines of that one month."""
         self._share_all()
-        query, values = _sum_query(by, since, key)
+        query, values = sum_query(by, since, keys)
         with self._read() as db:
-            rows = db.execute(query, [*values, -1 if limit is None else limit])
-            return [Spent(*row) for row in rows]
+            rows = db.execute(query, [*values, -1 if limit is None else limit]).fetchall()
+        return SpentList((Spent(*row[:-1]) for row in rows), rows[0][-1] if rows else 0)
 
     def spent_in_all(self, *, since: date | None = None) -> Spent:
         """The same as one sum, of all lines."""
         self._share_all()
-        table, where, values = _period(since)
+        table, where, values = period(since)
         with self._read() as db:
-            row = db.execute(f"SELECT {_MEASURES} FROM {table} WHERE {where}", values).fetchone()  # noqa: S608  # our own names
+            row = db.execute(f"SELECT {MEASURES} FROM {table} WHERE {where}", values).fetchone()  # noqa: S608  # our own names
         return Spent("", *(value or 0 for value in row))
-
-    def count_spent(self, by: str, *, since: date | None = None) -> int:
-        """How many keys `spent` has without a limit."""
-        self._share_all()
-        query, values = _sum_query(by, since)
-        if by in ("machine", "run") and since is None:
-            query, values = f"SELECT 1 FROM spent_by_{by} LIMIT ?", []  # noqa: S608  # one of BY
-        with self._read() as db:
-            found = db.execute(f"SELECT count(*) FROM ({query})", [*values, -1])  # noqa: S608  # our own names
-            return int(found.fetchone()[0])
 
     def spent_by_day_and(self, by: str, *, since: date | None = None) -> list[tuple[str, str, int]]:
         """(day, key, millionths of a dollar) by one of a kind's own keys, in order."""
-        assert by in _OF_A_KIND  # noqa: S101  # our own callers
+        assert by in OF_A_KIND  # noqa: S101  # our own callers
         self._share_all()
         query = (
             f"SELECT day, {by}, sum(total) FROM spent_by_day JOIN kinds ON kinds.id = kind "  # noqa: S608  # one of BY
             f"WHERE day >= ? GROUP BY day, {by} ORDER BY day, {by}"
         )
         with self._read() as db:
-            return [(day, key, total) for day, key, total in db.execute(query, [_from(since)])]
+            return [(day, key, total) for day, key, total in db.execute(query, [begin(since)])]
 
     def spent_on_types(self, *, since: date | None = None) -> list[SpentOnType]:
         """Compute by type, region, market and age of the price."""
         self._share_all()
-        table, where, values = _period(since)
+        table, where, values = period(since)
         keys = "provider, region, type, market, old_price"
         query = (
             f"SELECT {keys}, sum(compute), sum(seconds) FROM {table} JOIN kinds ON kinds.id = kind "  # noqa: S608  # our own names
@@ -339,39 +290,3 @@ class _Names:
             ).fetchone()
             self._types[key] = row[0] if row else ""
         return self._types[key]
-
-
-def _sum_query(by: str, since: date | None, key: str | None = None) -> tuple[str, list[str]]:
-    """One row a key, with ? for the limit at the end."""
-    assert by in BY  # noqa: S101  # our own callers
-    only, given = ("TRUE", []) if key is None else (f"{by} = ?", [plain_text(key)])
-    if by in ("machine", "run"):
-        if since is None:
-            table = f"spent_by_{by} WHERE {only} ORDER BY total DESC LIMIT ?"
-            return f"SELECT {by}, {', '.join(_COLUMNS)} FROM {table}", given  # noqa: S608  # one of BY
-        return (
-            f"SELECT {by}, {_SHARE_MEASURES} FROM shares WHERE day >= ? AND {only} "  # noqa: S608  # one of BY
-            f"GROUP BY {by} ORDER BY 2 DESC LIMIT ?",
-            [since.isoformat(), *given],
-        )
-    table, where, values = _period(since) if by != "day" else ("spent_by_day", "day >= ?", [_from(since)])
-    column = "substr(day, 1, 7)" if by == "month" and since is not None else by
-    joined = f"{table} JOIN kinds ON kinds.id = kind" if by in _OF_A_KIND else table
-    order = "1 DESC" if by in ("month", "day") else "2 DESC, 1"
-    only = "TRUE" if key is None else f"{column} = ?"
-    return (
-        f"SELECT {column}, {_MEASURES} FROM {joined} WHERE {where} AND {only} "  # noqa: S608  # our own names
-        f"GROUP BY 1 ORDER BY {order} LIMIT ?",
-        [*values, *given],
-    )
-
-
-def _period(since: date | None) -> tuple[str, str, list[str]]:
-    """Table, condition and its values: months in all, or days."""
-    if since is None:
-        return "spent_by_month", "TRUE", []
-    return "spent_by_day", "day >= ?", [since.isoformat()]
-
-
-def _from(since: date | None) -> str:
-    return since.isoformat() if since else ""

@@ -7,7 +7,9 @@ not at all, together with the version number that it leads to.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from cloudrun.errors import ConfigError
@@ -72,7 +74,8 @@ _VERSION_4 = (
 # dollar (NULL: unknown). New shares are laid into `incoming`; the trigger on `taken` then moves them to
 # `shares` and adds them to all sums, many at once, in the same transaction. A share that goes is taken off by
 # a trigger too. The sums are never written otherwise, so they cannot disagree with the shares. `unshared`
-# names the closed charges that have no share yet.
+# names the closed charges that have no share yet. `parts` counts the shares of a sum: with none left there is
+# nothing to report under that key.
 _SHARE = "charge, day, kind, machine, run, what, estimated, micros, seconds"
 _MEASURES = ("total", "compute", "disk", "address", "other", "estimated", "seconds", "unknown")
 _OF_SHARES = (  # the same of some shares
@@ -81,29 +84,63 @@ _OF_SHARES = (  # the same of some shares
     "sum(iif(what IN ('compute', 'disk', 'address'), 0, coalesce(micros, 0))), "
     "sum(iif(estimated, coalesce(micros, 0), 0)), sum(iif(what = 'compute', seconds, 0)), sum(micros IS NULL)"
 )
-_SUMS = {  # table: its key, and that key of a share
-    "spent_by_day": ("day, kind", "day, kind"),
-    "spent_by_month": ("month, kind", "substr(day, 1, 7), kind"),
-    "spent_by_machine": ("machine", "machine"),
-    "spent_by_run": ("run", "run"),
-}
 
 
-def _sum_table(table: str) -> str:
-    measures = ", ".join(f"{name} INTEGER NOT NULL" for name in _MEASURES)
-    keys = _SUMS[table][0]
-    return f"CREATE TABLE {table} ({keys}, {measures}, PRIMARY KEY ({keys})) WITHOUT ROWID"
+@dataclass(frozen=True, slots=True)
+class _Sum:
+    """A table of sums. keys: its own; of_share: the same of a share."""
+
+    table: str
+    keys: str
+    of_share: str
+    counted: bool = False  # it has `parts`
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        return (*_MEASURES, "parts") if self.counted else _MEASURES
+
+    def creation(self) -> str:
+        measures = ", ".join(f"{name} INTEGER NOT NULL" for name in self.measures)
+        return f"CREATE TABLE {self.table} ({self.keys}, {measures}, PRIMARY KEY ({self.keys})) WITHOUT ROWID"
+
+    def addition(self, source: str, sign: str = "+") -> str:
+        """The statement that adds the shares of a source, or takes them off."""
+        changes = ", ".join(f"{name} = {name} {sign} excluded.{name}" for name in self.measures)
+        values = f"{_OF_SHARES}, count(*)" if self.counted else _OF_SHARES
+        return (
+            f"INSERT INTO {self.table} ({self.keys}, {', '.join(self.measures)}) "  # noqa: S608  # our own names
+            f"SELECT {self.of_share}, {values} FROM {source} GROUP BY {self.of_share} "
+            f"ON CONFLICT ({self.keys}) DO UPDATE SET {changes};"
+        )
 
 
-def _add_up(source: str, sign: str) -> str:
-    """Statements that add the shares of a source to all sums, or take them off."""
-    measures = ", ".join(_MEASURES)
-    changes = ", ".join(f"{name} = {name} {sign} excluded.{name}" for name in _MEASURES)
-    return " ".join(
-        f"INSERT INTO {table} ({keys}, {measures}) SELECT {of_share}, {_OF_SHARES} FROM {source} "  # noqa: S608  # our own names
-        f"GROUP BY {of_share} ON CONFLICT ({keys}) DO UPDATE SET {changes};"
-        for table, (keys, of_share) in _SUMS.items()
-    )
+_FIRST_SUMS = (
+    _Sum("spent_by_day", "day, kind", "day, kind"),
+    _Sum("spent_by_month", "month, kind", "substr(day, 1, 7), kind"),
+    _Sum("spent_by_machine", "machine", "machine"),
+    _Sum("spent_by_run", "run", "run"),
+)
+_MONTHLY_SUMS = (
+    _Sum("spent_by_machine_month", "machine, month", "machine, substr(day, 1, 7)", counted=True),
+    _Sum("spent_by_run_month", "run, month", "run, substr(day, 1, 7)", counted=True),
+)
+
+
+def _shares_come(sums: Sequence[_Sum]) -> str:
+    """The trigger that moves what is incoming to the shares and adds it to these sums."""
+    additions = " ".join(each.addition("incoming") for each in sums)
+    return f"""CREATE TRIGGER shares_come AFTER UPDATE ON taken BEGIN
+        INSERT INTO shares ({_SHARE}) SELECT {_SHARE} FROM incoming;
+        {additions}
+        DELETE FROM unshared WHERE charge IN (SELECT charge FROM incoming);
+        DELETE FROM incoming; END"""  # noqa: S608  # our own names
+
+
+def _shares_go(sums: Sequence[_Sum]) -> str:
+    """The trigger that takes a share off these sums before it goes."""
+    gone = "shares WHERE charge = OLD.charge AND day = OLD.day"
+    return f"""CREATE TRIGGER shares_go BEFORE DELETE ON shares BEGIN
+        {" ".join(each.addition(gone, "-") for each in sums)} END"""
 
 
 _VERSION_5 = (
@@ -121,16 +158,11 @@ _VERSION_5 = (
     "INSERT INTO taken VALUES (0)",
     "CREATE TABLE unshared (charge INTEGER PRIMARY KEY)",
     "INSERT INTO unshared SELECT id FROM charges WHERE closed_at IS NOT NULL AND void = 0",
-    *(_sum_table(table) for table in _SUMS),
+    *(each.creation() for each in _FIRST_SUMS),
     "CREATE INDEX spent_most_by_machine ON spent_by_machine (total)",
     "CREATE INDEX spent_most_by_run ON spent_by_run (total)",
-    f"""CREATE TRIGGER shares_come AFTER UPDATE ON taken BEGIN
-        INSERT INTO shares ({_SHARE}) SELECT {_SHARE} FROM incoming;
-        {_add_up("incoming", "+")}
-        DELETE FROM unshared WHERE charge IN (SELECT charge FROM incoming);
-        DELETE FROM incoming; END""",  # noqa: S608  # our own names
-    f"""CREATE TRIGGER shares_go BEFORE DELETE ON shares BEGIN
-        {_add_up("shares WHERE charge = OLD.charge AND day = OLD.day", "-")} END""",
+    _shares_come(_FIRST_SUMS),
+    _shares_go(_FIRST_SUMS),
     """CREATE TRIGGER charge_changed AFTER UPDATE ON charges BEGIN
         DELETE FROM shares WHERE charge = OLD.id;
         DELETE FROM unshared WHERE charge = OLD.id;
@@ -145,7 +177,24 @@ _VERSION_5 = (
     "CREATE INDEX billed_by_day ON billed (provider, day)",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5)
+# Machines and runs by month too, so that a report since a day adds up months, and days of one month alone.
+_VERSION_6 = (
+    *(each.creation() for each in _MONTHLY_SUMS),
+    *(each.addition("shares WHERE TRUE") for each in _MONTHLY_SUMS),
+    "DROP TRIGGER shares_come",
+    "DROP TRIGGER shares_go",
+    _shares_come((*_FIRST_SUMS, *_MONTHLY_SUMS)),
+    _shares_go((*_FIRST_SUMS, *_MONTHLY_SUMS)),
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    _VERSION_1,
+    _VERSION_2,
+    _VERSION_3,
+    _VERSION_4,
+    _VERSION_5,
+    _VERSION_6,
+)
 
 
 def migrate(db: sqlite3.Connection, path: Path, *, to: int = len(MIGRATIONS)) -> None:

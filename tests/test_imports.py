@@ -33,7 +33,7 @@ LAYERS = (
     "compat compat_facts"
     " target jobs stacks offers bundle outputs ledger billing store store_bills store_charges shares runfiles"
     " datasets datasets_inputs keptdata cleaning codestore store_clean trash bucket bucket_outputs",
-    "store_file store_rows store_schema manifest ignore leaks hashing tomlfile catalog"
+    "store_file store_rows store_schema store_sums manifest ignore leaks hashing tomlfile catalog"
     " providers.aws providers.azure sim",
     "providers",
     "server remote",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -15,11 +16,11 @@ from money_samples import START, a_charge, a_machine, a_run, an_attempt
 
 from cloudrun.ledger import at_prices, cost_usd
 from cloudrun.models import Charge, Market
-from cloudrun.shares import MICROS
+from cloudrun.shares import MICROS, shares_of
 from cloudrun.store import Store
-from cloudrun.store_charges import BY
 from cloudrun.store_rows import insertion, to_row
 from cloudrun.store_schema import migrate
+from cloudrun.store_sums import BY, Spent
 
 LATER = START + timedelta(days=9)
 
@@ -38,7 +39,7 @@ def check(store: Store) -> None:
         assert sum(each.total for each in store.spent(by)) == lines, by
         since = sum(each.total for each in store.spent(by, since=date(2000, 1, 1)))
         assert since == lines, by
-        assert len(store.spent(by)) == store.count_spent(by)
+        assert len(store.spent(by)) == store.spent(by, limit=1).of
 
 
 def test_lines_that_are_opened_closed_voided_and_settled(store: Store) -> None:
@@ -61,30 +62,88 @@ def test_lines_that_are_opened_closed_voided_and_settled(store: Store) -> None:
     check(store)
 
 
-KINDS = st.sampled_from(["open", "add", "close", "void", "settle"])
-ACTIONS = st.lists(st.tuples(KINDS, st.integers(0, 9), st.integers(0, 10**6)), max_size=25)
+def expected(charges: Sequence[Charge], by: str, since: date | None) -> dict[str, Spent]:
+    """The same from the lines themselves, without the store's sums: one machine and one run a line."""
+    found: dict[str, Spent] = {}
+    for charge in charges:
+        for share in shares_of(charge, now=LATER) if charge.closed_at else []:
+            if since is not None and share.day < since:
+                continue
+            day = share.day.isoformat()
+            keys = {"machine": charge.machine, "run": charge.run, "day": day, "month": day[:7]}
+            key, amount = keys[by], share.micros or 0
+            column = charge.what if charge.what in ("compute", "disk", "address") else "other"
+            one = Spent(
+                key, total=amount, estimated=amount if charge.estimated else 0, unknown=share.micros is None,
+                seconds=share.seconds if charge.what == "compute" else 0, **{column: amount},
+            )  # fmt: skip
+            found[key] = found[key].plus(one) if key in found else one
+    return found
+
+
+def check_periods(store: Store, since: date) -> None:
+    """To the last column, from the middle of a month, its first day, its last, and from ever."""
+    lines = store.list_charges()
+    for by in ("machine", "run", "month", "day"):
+        for day in (None, since, since.replace(day=1), since.replace(day=31), date(2000, 1, 1)):
+            found = {each.key: each for each in store.spent(by, since=day)}
+            wanted = expected(lines, by, day)
+            assert {key: found[key] for key in wanted} == wanted, (by, day)
+            nothing = [each for key, each in found.items() if key not in wanted]
+            assert all(each == Spent(each.key) for each in nothing)
+            if by in ("machine", "run") and day is not None:
+                assert nothing == []  # what was voided or taken back is in no report
+            some = sorted(found)[:2]
+            assert {each.key: each for each in store.spent(by, since=day, keys=some)} == {
+                key: found[key] for key in some
+            }
+            first = store.spent(by, since=day, limit=3)
+            assert first.of == len(found)
+            dearest = [each.total for each in first]
+            if by in ("machine", "run"):
+                assert dearest == sorted((each.total for each in found.values()), reverse=True)[:3]
+
+
+KINDS = st.sampled_from(["open", "add", "many", "close", "void", "settle", "delete", "reprice"])
+ACTIONS = st.lists(st.tuples(KINDS, st.integers(0, 9), st.integers(0, 8 * 10**6)), max_size=25)
+WHATS = ("compute", "disk", "address", "egress")
 
 
 @settings(max_examples=25, deadline=None)
-@given(ACTIONS)
+@given(ACTIONS, st.sampled_from([date(2026, 3, 4), date(2026, 3, 5), date(2026, 5, 17), date(2026, 7, 31)]))
 def test_whatever_happens_the_sums_are_those_of_the_lines(
-    tmp_path_factory: pytest.TempPathFactory, actions: list[tuple[str, int, int]]
+    tmp_path_factory: pytest.TempPathFactory, actions: list[tuple[str, int, int]], since: date
 ) -> None:
-    with Store(tmp_path_factory.mktemp("sums") / "s.sqlite") as store:
+    path = tmp_path_factory.mktemp("sums") / "s.sqlite"
+    with Store(path) as store:
         for action, number, seconds in actions:
             known = store.list_charges()
             line = known[number % len(known)] if known else None
             end = START + timedelta(seconds=seconds)
-            if action in ("open", "add") or line is None or line.id is None:
-                fields = {"closed_at": None if action == "open" else end, "estimated": number % 2 == 0}
-                store.add_charge(a_charge(machine=f"m{number}", **fields))
+            fields = {"machine": f"m{number}", "run": f"r{number % 3}", "what": WHATS[number % 4]}
+            fields |= {"closed_at": None if action == "open" else end, "estimated": number % 2 == 0}
+            if action == "many":
+                store.add_charges([a_charge(**fields | {"unit_price_usd": None}), a_charge(**fields)] * 3)
+            elif action in ("open", "add") or line is None or line.id is None:
+                store.add_charge(a_charge(**fields))
             elif action == "close":
                 store.close_charge(line.id, end)
             elif action == "void":
                 store.void_charge(line.id)
+            elif action == "delete":
+                store.settle_charge(line.id, [])
+            elif action == "reprice":
+                by_hand(path, "UPDATE charges SET unit_price_usd = '0.5' WHERE id = ?", line.id)
             elif line.closed_at:
                 store.settle_charge(line.id, at_prices(line, [(START, Decimal(1))]))
         check(store)
+        check_periods(store, since)
+
+
+def by_hand(path: Path, statement: str, id: int) -> None:
+    """As somebody does who mends a price in the file."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute(statement, [id])
 
 
 def test_keys_are_those_of_the_run_and_the_machine(store: Store) -> None:
@@ -156,6 +215,31 @@ def test_the_lines_of_an_older_store_are_added_up_once(tmp_path: Path) -> None:
     with Store(path) as store:
         check(store)
         check(store)
+        check_periods(store, date(2026, 3, 1))
         (waiting,) = store.list_charges(open_only=True)
         store.close_charge(waiting.id or 0, datetime(2026, 3, 5, tzinfo=UTC))
         check(store)
+
+
+def test_the_months_of_a_store_from_before_them_are_filled_from_its_shares(tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite"
+    db = sqlite3.connect(path, isolation_level=None)
+    migrate(db, path, to=5)
+    kind = "INSERT INTO kinds VALUES (1, 'aws', 'us-east-1', 'p2.xlarge', 'spot', '', '', '')"
+    db.execute(kind)
+    shares = [
+        (number, f"2026-0{month}-17", 1, f"m{number}", "", "compute", 0, 1000 * month, 60)
+        for number in (1, 2)
+        for month in (3, 4, 5)
+    ]
+    db.executemany("INSERT INTO incoming VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", shares)
+    db.execute("UPDATE taken SET times = times + 1")
+    db.close()
+    with Store(path) as store:
+        found = store.spent("machine", since=date(2026, 4, 17))
+        assert [(each.key, each.total, each.seconds) for each in found] == [
+            ("m1", 9000, 120),
+            ("m2", 9000, 120),
+        ]
+        store.add_charges([a_charge(opened_at=START, closed_at=START, what="egress", unit="GB")])
+        assert len(store.spent("machine", since=date(2026, 1, 1))) == 3
