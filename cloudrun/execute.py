@@ -97,7 +97,7 @@ def walk(ctx: Context, run: Run) -> Run:
         except REFUSALS as refusal:
             run = take_next_candidate(ctx, run, attempt, refusal)
         except Preempted as loss:
-            run = move_on(ctx, run, attempt, loss)
+            run = move_on(ctx, run, _newest_attempt(ctx, run), loss)  # it has started since
         except CancelRequested:
             stop_process(ctx, run, _newest_attempt(ctx, run))  # it may have started since
         except (ProviderError, MachineError, Refused) as error:
