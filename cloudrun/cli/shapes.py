@@ -34,7 +34,7 @@ def run_shape(run: Run, *, attempts: int) -> Shape:
         "metric": metric if run.metric_name else None,
         "attempts": attempts,
         "outputs_bytes": run.outputs_bytes,
-        "cost_usd": _money(run.cost_usd),
+        "cost_usd": money_shape(run.cost_usd),
     }
 
 
@@ -50,10 +50,10 @@ def machine_shape(machine: Machine, *, cost_usd: Decimal | None, runs: Sequence[
         "state": machine.state.value,
         "host": machine.address.host if machine.address else "",
         "stack": machine.stack,
-        "price_per_hour_usd": _money(machine.price_per_hour_usd),
+        "price_per_hour_usd": money_shape(machine.price_per_hour_usd),
         "launched_at": time_shape(machine.launched_at),
         "deadline_at": time_shape(machine.deadline_at),
-        "cost_usd": _money(cost_usd),
+        "cost_usd": money_shape(cost_usd),
         "runs": list(runs),
     }
 
@@ -65,14 +65,14 @@ def offer_shape(offer: Offer) -> Shape:
         "zone": offer.zone,
         "type": offer.type,
         "market": offer.market.value,
-        "price_per_hour_usd": _money(offer.price_per_hour_usd),
+        "price_per_hour_usd": money_shape(offer.price_per_hour_usd),
         "price_as_of": _date(offer.price_as_of),
         "gpu": offer.gpu,
         "gpu_count": offer.gpu_count,
         "gpu_memory_gib": offer.gpu_memory_gib,
         "fits": offer.fits,
         "why_not": offer.why_not,
-        "quoted": {currency: _money(price) for currency, price in offer.quoted},
+        "quoted": {currency: money_shape(price) for currency, price in offer.quoted},
     }
 
 
@@ -92,8 +92,8 @@ def plan_shape(plan: Plan) -> Shape:
         "target_reason": plan.target_reason,
         "candidates": [offer_shape(offer) for offer in plan.candidates],
         "max_hours": plan.max_hours,
-        "budget_usd": _money(plan.budget_usd),
-        "worst_case_usd": _money(plan.worst_case_usd),
+        "budget_usd": money_shape(plan.budget_usd),
+        "worst_case_usd": money_shape(plan.worst_case_usd),
         "disk_gb": plan.disk_gb,
         "keep": plan.keep,
         "bundle": {
@@ -137,5 +137,6 @@ def _date(day: date | None) -> str | None:
     return day.isoformat() if day else None
 
 
-def _money(amount: Decimal | None) -> float | None:
+def money_shape(amount: Decimal | None) -> float | None:
+    """US dollars as JSON has them."""
     return None if amount is None else round(float(amount), 6)
