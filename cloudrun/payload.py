@@ -1,9 +1,8 @@
 """What a rented machine is given to boot with: its keys, its guard, and who may log in.
 
-A cloud-config (cloud-init's format, here as JSON, which is YAML too) with three things in it: the host key
-that we will check, the public key that opens the machine, and the agent with its policy, started at every
-boot by provisioning/boot.sh. It needs no network. The same input gives the same bytes, so that a repeated
-launch is the same request.
+provisioning/cloud-init.yaml, filled in: the agent with its policy, started at every boot by
+provisioning/boot.sh, the host key that we will check, and the public key that opens the machine. It needs no
+network. The same input gives the same bytes, so that a repeated launch is the same request.
 
 Any process on the machine can read all of it at the cloud's metadata service. So the host key in it is
 replaced over the first connection (remote/hostkey.py), and it holds no other secret.
@@ -30,8 +29,7 @@ MAX_BYTES = 16_384
 # Azure's: "the maximum length of the binary array is 65535 bytes" (REST reference, osProfile.customData).
 MAX_AZURE_BYTES = 65_535
 FOLDER = "/var/lib/cloudrun"
-# cloud-init's module scripts-per-boot runs what lies here at every boot, as root, after users and network.
-BOOT_SCRIPT = "/var/lib/cloud/scripts/per-boot/cloudrun.sh"
+NAMES = re.compile(r"\$\{(\w+)\}")  # of the template
 # Ubuntu 16.04 to 24.04, Debian and Amazon Linux 2023 have the first; Amazon Linux 2 one of the others, or
 # one of its extras; deep learning images have conda's.
 INTERPRETERS = (
@@ -59,18 +57,18 @@ def user_data(
             "these keys belong to a machine that was launched before",
             hint="terminate it, or launch under another name",
         )
-    config = {
-        "ssh_keys": {"ed25519_private": keys.host_private, "ed25519_public": keys.host_public},
-        "ssh_authorized_keys": [keys.login_public],
-        "write_files": [
-            _file(f"{FOLDER}/{agent_name()}.py", _stripped("agent.py"), "0755"),
-            *([_file(companion_path(companion), _stripped(f"{companion}.py"), "0755")] if companion else []),
-            _file(f"{FOLDER}/policy.json", json.dumps(policy, sort_keys=True), "0644"),
-            _file(f"{FOLDER}/boot.env", _boot_env(user, home or f"/home/{user}", policy), "0644"),
-            _file(BOOT_SCRIPT, _boot_script(), "0755"),
-        ],
-    }
-    text = "#cloud-config\n" + json.dumps(config, indent=0)
+    text = _filled(
+        agent_path=f"{FOLDER}/{agent_name()}.py",
+        agent=_stripped("agent.py"),
+        companion_path=companion_path(companion) if companion else "",
+        companion=_stripped(f"{companion}.py") if companion else "",
+        policy=json.dumps(policy, sort_keys=True),
+        boot_env=_boot_env(user, home or f"/home/{user}", policy),
+        boot=_bare(_shipped("boot.sh")),
+        host_private=keys.host_private,
+        host_public=keys.host_public,
+        login_public=keys.login_public,
+    )
     packed = gzip.compress(text.encode(), 9, mtime=0)
     if len(packed) > most_bytes:
         raise Refused(
@@ -126,8 +124,12 @@ def _is_statement(tokens: list[tokenize.TokenInfo], index: int) -> bool:
     return tokens[index].type == tokenize.STRING and tokens[index + 1].type == tokenize.NEWLINE
 
 
-def _file(path: str, content: str, permissions: str) -> dict[str, str]:
-    return {"path": path, "content": content, "permissions": permissions}
+def _filled(**values: str) -> str:
+    """The template with each name's value as a JSON string, which is YAML too."""
+    strings = {name: json.dumps(value) if value else "" for name, value in values.items()}
+    paragraphs = _shipped("cloud-init.yaml").split("\n\n")
+    wanted = [each for each in paragraphs if all(strings[name] for name in NAMES.findall(each))]
+    return "#cloud-config\n" + NAMES.sub(lambda found: strings[found[1]], _bare("\n".join(wanted)))
 
 
 def _boot_env(user: str, home: str, policy: Mapping[str, object]) -> str:
@@ -155,10 +157,14 @@ def _number(value: object) -> float:
     return float(value) if isinstance(value, int | float) else 0.0
 
 
+def _bare(text: str) -> str:
+    """A shell script or YAML without comments and empty lines."""
+    return re.sub(r"(?m)^\s*(#(?!!).*)?\n", "", text)
+
+
 @cache
-def _boot_script() -> str:
-    source = (provisioning_dir() / "boot.sh").read_text(encoding="ascii")
-    return re.sub(r"(?m)^\s*(#(?!!).*)?\n", "", source)
+def _shipped(file: str) -> str:
+    return (provisioning_dir() / file).read_text(encoding="ascii")
 
 
 @cache

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import gzip
-import json
 import subprocess
 import time
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from cloudrun import payload
 from cloudrun.keys import make_keys
@@ -24,13 +25,13 @@ def unpack(root: Path, *, companion: str = "", **policy: object) -> Path:
         companion=companion,
         most_bytes=payload.MAX_AZURE_BYTES,
     )
-    config: dict[str, Any] = json.loads(gzip.decompress(packed).partition(b"\n")[2])
-    for file in config["write_files"]:
-        path = root / file["path"].lstrip("/")
+    config: dict[str, Any] = yaml.safe_load(gzip.decompress(packed))
+    paths = [root / file["path"].lstrip("/") for file in config["write_files"]]
+    for file, path in zip(config["write_files"], paths, strict=True):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(file["content"])
         path.chmod(int(file["permissions"], 8))
-    return root / payload.BOOT_SCRIPT.lstrip("/")
+    return paths[-1]
 
 
 def run_script(script: Path, env: dict[str, str]) -> None:
