@@ -7,7 +7,7 @@ from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 
-IMAGE_FACT = "image"  # in Machine.detail: the id of the own image that the machine was launched from
+IMAGE_FACT = "image"  # in Machine.detail: the id of the image that the machine was launched from
 
 
 class ImageState(StrEnum):
@@ -31,6 +31,6 @@ class OwnImage:
     stack_hash: str = ""  # stacks.stack_hash, whole
     created_at: datetime | None = None
     size_gb: int = 0  # of the disk that it makes; what is stored and billed may be less
-    price_per_month_usd: Decimal | None = None  # at the most, for what is stored of it; None = unknown
+    price_per_month_usd: Decimal | None = None  # about, for what is stored of it; None = unknown
     why: str = ""  # of a failed one, in the provider's words
     detail: tuple[tuple[str, str], ...] = ()  # the provider's private facts

@@ -26,6 +26,18 @@ def told_by(tags: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
+def image_told_by(tags: Mapping[str, str], size_gb: int, price_usd: Decimal | None) -> dict[str, Any]:
+    """The fields of an OwnImage that its tags tell; price_usd is that of a GB-month of what is stored."""
+    told = tags.get(t.STORED_GB, "")
+    stored_gb = int(told) if told.isdecimal() else size_gb
+    return {
+        "stack": tags.get(t.STACK, ""),
+        "stack_hash": tags.get(t.STACK_HASH, ""),
+        "size_gb": size_gb,
+        "price_per_month_usd": None if price_usd is None else price_usd * stored_gb,
+    }
+
+
 def as_asked(machine: Machine, spec: LaunchSpec) -> Machine:
     """A machine just launched. The offer's facts count: it may know what the catalogue does not."""
     offer = spec.offer

@@ -8,10 +8,11 @@
     cloudrun-run, cloudrun-project    given by whoever launches for a run
     cloudrun-deadline, -idle-minutes  the guard's policy; absent = none
 
-An image of ours has of these the first, -owner and -stack, and two of its own:
+An image of ours has of these the first, -owner and -stack, and three of its own:
 
     cloudrun-image                    its name
     cloudrun-stack-hash               stacks.stack_hash of what stands on it
+    cloudrun-stored-gb                what was in use of the disk; about that much is stored and billed
 
 Keys hold only letters and dashes, and values no more than 256 characters: every cloud takes those.
 """
@@ -32,7 +33,7 @@ OURS, NAME, TOKEN = "cloudrun", "cloudrun-name", "cloudrun-token"
 OWNER, STACK, PRICE, USER = "cloudrun-owner", "cloudrun-stack", "cloudrun-price", "cloudrun-user"
 DISK_GB, ON_PREEMPT = "cloudrun-disk-gb", "cloudrun-on-preempt"
 RUN_OWNED, ADDRESS = "cloudrun-run-owned", "cloudrun-address"
-IMAGE, STACK_HASH = "cloudrun-image", "cloudrun-stack-hash"
+IMAGE, STACK_HASH, STORED_GB = "cloudrun-image", "cloudrun-stack-hash", "cloudrun-stored-gb"
 DEADLINE, IDLE_MINUTES = "cloudrun-deadline", "cloudrun-idle-minutes"
 
 # Characters of a tag's value (EC2 user guide, tag restrictions; Azure Resource Manager, tag limitations).
@@ -65,9 +66,10 @@ def launch_tags(
     return {key: value[:MOST_VALUE] for key, value in known.items() if value}
 
 
-def image_tags(stack: str, stack_hash: str, name: str, *, owner: str) -> Tags:
+def image_tags(stack: str, stack_hash: str, name: str, *, owner: str, stored_gb: int) -> Tags:
     """What an image and all that is stored for it carries."""
-    return {OURS: "1", IMAGE: name, OWNER: owner, STACK: stack[:MOST_VALUE], STACK_HASH: stack_hash}
+    told = {IMAGE: name, OWNER: owner, STACK: stack[:MOST_VALUE], STACK_HASH: stack_hash}
+    return {OURS: "1", **told, STORED_GB: str(stored_gb)}
 
 
 def guard_tags(guard: Guard) -> Tags:

@@ -6,27 +6,41 @@ images.py                         the bootable disk of a stack
 launch.py launched.py tags.py     RunInstances, once, whatever kills us meanwhile
 instances.py power.py             states and times; stop, start, terminate
 network.py addresses.py disks.py  the security group, fixed addresses, disks that grow
+snapshots.py                      images of one's own
 leftovers.py                      what stays behind
 errors.py answers.py              refusals in our words; answers kept for a while
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 
 from cloudrun.config import Settings
 from cloudrun.errors import Refused
+from cloudrun.images import OwnImage
 from cloudrun.models import Guard, LaunchSpec, Machine, Market, Offer, Stack
-from cloudrun.providers.aws import disks, images, instances, launch, leftovers, network, offers, power, prices
+from cloudrun.providers.aws import (
+    disks,
+    images,
+    instances,
+    launch,
+    leftovers,
+    network,
+    offers,
+    power,
+    prices,
+    snapshots,
+)
 from cloudrun.providers.aws.addresses import with_address
 from cloudrun.providers.aws.session import Session
 from cloudrun.providers.base import Leftover, Need
 
 
 class AwsProvider:
-    """Six verbs, Stoppable, SelfRelease, Batch, ResizableDisk, SpotHistory, Firewalled and Leftovers."""
+    """Six verbs, Stoppable, SelfRelease, Batch, ResizableDisk, SpotHistory, Firewalled, SnapshotImages and
+    Leftovers."""
 
     name = instances.PROVIDER
     grows_while_on = True
@@ -91,6 +105,23 @@ class AwsProvider:
 
     def limits(self, offer: Offer) -> str:  # noqa: ARG002  # a shutdown from inside ends every kind
         return ""
+
+    # --- SnapshotImages ---
+
+    def create_image(self, machine: Machine, name: str, tags: Mapping[str, str]) -> OwnImage:
+        return snapshots.create_image(self._session, machine, name, tags)
+
+    def describe_image(self, image: OwnImage) -> OwnImage:
+        return snapshots.describe_image(self._session, image)
+
+    def list_images(self) -> list[OwnImage]:
+        return snapshots.list_images(self._session)
+
+    def delete_image(self, image: OwnImage) -> None:
+        snapshots.delete_image(self._session, image)
+
+    def own_image(self, stack_hash: str, offer: Offer) -> str:
+        return snapshots.own_image(self._session, stack_hash, offer)
 
     # --- ResizableDisk, SpotHistory, Firewalled, Leftovers ---
 

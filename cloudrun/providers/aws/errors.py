@@ -93,6 +93,18 @@ MORE: Mapping[str, Row] = {
     "InvalidAMIID.NotFound": Row("image", "there is no such image"),
     "InvalidAMIID.Malformed": Row("image", "that is no id of an image"),
     "InvalidAMIID.Unavailable": Row("image", "the image cannot be used any more"),
+    "InvalidAMIName.Duplicate": Row(
+        "request", "an image of that name is there already", "give another --name"
+    ),
+    "InvalidAMIName.Malformed": Row(
+        "request", "AWS does not take that name for an image", "give another --name"
+    ),
+    "InvalidSnapshot.InUse": Row("request", "an image needs that snapshot", "delete the image first"),
+    "IncorrectState": Row("request", "the machine is in no state for that", "look with: cloudrun machines"),
+    "SnapshotCreationPerVolumeRateExceeded": Row("timing", "that disk was kept as a snapshot a moment ago"),
+    "ConcurrentSnapshotLimitExceeded": Row("quota", "the limit on snapshots that are made at a time"),
+    "PendingSnapshotLimitExceeded": Row("quota", "the limit on snapshots that are made at a time"),
+    "SnapshotLimitExceeded": Row("quota", "the region's limit on snapshots"),
     "ParameterNotFound": Row("image", "nobody publishes that image there"),
     "VPCIdNotSpecified": Row(
         "retired or unavailable", "the region has no default network", "name a subnet of yours with --subnet"

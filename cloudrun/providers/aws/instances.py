@@ -13,6 +13,7 @@ from botocore.exceptions import ClientError
 from cloudrun.catalog.loader import find_type
 from cloudrun.config import Settings
 from cloudrun.errors import Credentials
+from cloudrun.images import IMAGE_FACT
 from cloudrun.models import Machine, MachineState, Market, OnPreempt, SshAddress
 from cloudrun.providers import tags as t
 from cloudrun.providers.answers import side_by_side
@@ -207,6 +208,7 @@ def _state_and_detail(
         "spot-request": instance.get("SpotInstanceRequestId", ""),
         "group": groups[0]["GroupId"] if groups else "",
         "fixed-address": tags.get(t.ADDRESS, ""),
+        IMAGE_FACT: instance.get("ImageId", ""),
     }
     return state, tuple((name, value) for name, value in facts.items() if value)
 

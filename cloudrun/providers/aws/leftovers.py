@@ -123,7 +123,7 @@ def _disks(ec2: Any, region: str, ids: Sequence[str], machines: Sequence[Machine
 def _addresses(ec2: Any, region: str, ids: Sequence[str], machines: Sequence[Machine]) -> list[Leftover]:
     """An address belongs to the machine of its launch, also before that has it."""
     tokens = {machine.token for machine in machines}
-    hourly = _price("public IPv4 (in use or idle)")
+    hourly = list_price("public IPv4 (in use or idle)")
     answer = ec2.describe_addresses(Filters=_filter("allocation-id", ids))
     return [
         _leftover(
@@ -166,7 +166,7 @@ def _snapshots(
     machines: Sequence[Machine],  # noqa: ARG001  # one shape for all
 ) -> list[Leftover]:
     """Billed by what is stored, which EC2 does not tell: this is the most that it can be."""
-    monthly = _price("snapshot")
+    monthly = list_price("snapshot")
     answer = ec2.describe_snapshots(OwnerIds=["self"], Filters=_filter("snapshot-id", ids))
     return [
         _leftover(
@@ -228,11 +228,11 @@ def _filter(name: str, values: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _disk_price(kind: str, size_gb: int) -> Decimal | None:
-    monthly = _price(f"disk {kind}")
+    monthly = list_price(f"disk {kind}")
     return None if monthly is None else monthly * size_gb
 
 
-def _price(what: str) -> Decimal | None:
+def list_price(what: str) -> Decimal | None:
     """Today's price of billing.csv; one region's stands for all. None where it is not known."""
     rules = [rule for rule in load_billing() if (rule.provider, rule.what) == (PROVIDER, what)]
     return next((rule.price_usd for rule in rules if rule.valid_to is None), None)

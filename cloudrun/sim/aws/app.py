@@ -16,6 +16,7 @@ from http import HTTPStatus
 from typing import Any
 
 from cloudrun.sim.aws import objects, pricing, rights, seeds
+from cloudrun.sim.aws.images import Images
 from cloudrun.sim.aws.spot import Spot
 from cloudrun.sim.aws.volumes import Volumes
 from cloudrun.sim.aws.wire import (
@@ -118,7 +119,7 @@ class App:
 
 def _handlers(world: World, spot: Spot) -> dict[tuple[str, str], Handler]:
     """What moto lacks or does otherwise; everything else is moto's."""
-    volumes = Volumes(world)
+    volumes, images = Volumes(world), Images(world)
     ec2: dict[str, Handler] = {
         "RunInstances": spot.launching.run_instances,
         "DescribeInstances": spot.instances.describe,
@@ -135,6 +136,8 @@ def _handlers(world: World, spot: Spot) -> dict[tuple[str, str], Handler]:
         "ModifyVolume": volumes.modify,
         "DescribeVolumesModifications": volumes.describe_modifications,
         "DeleteSecurityGroup": volumes.delete_group,
+        "CreateImage": images.create,
+        "DeregisterImage": images.deregister,
         **dict.fromkeys(_OTHER_WAYS, _not_rehearsed),
     }
     quotas = (

@@ -15,8 +15,10 @@ from typing import Any
 
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.ec2.models import ec2_backends, elastic_network_interfaces
+from moto.ec2.models.amis import Ami
 from moto.ec2.models.elastic_network_interfaces import NetworkInterface
 from moto.ec2.models.instances import Instance, StateReason
+from moto.ec2.utils import random_ami_id
 from moto.iam.models import iam_backends
 from moto.moto_api._internal.models import moto_api_backend
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
@@ -146,6 +148,23 @@ class Backend:
     def image(self, region: str, id: str) -> Any:
         return self._ec2(region).amis.get(id)
 
+    def image_named(self, region: str, name: str) -> str:
+        """The id of the account's image of that name, "" where there is none."""
+        ours = (each for each in self._ec2(region).amis.values() if each.owner_id == DEFAULT_ACCOUNT_ID)
+        return next((str(each.id) for each in ours if each.name == name), "")
+
+    def make_image(self, region: str, instance_id: str, *, name: str, text: str, size_gb: int) -> Any:
+        """An image of the account's own, pending."""
+        ec2 = self._ec2(region)
+        image = OwnImage(ec2, random_ami_id(), self.find(region, instance_id), name, text, size_gb)
+        ec2.amis[image.id] = image
+        return image
+
+    def set_image_state(self, region: str, id: str, state: str) -> None:
+        """Of one that was deregistered meanwhile: nothing."""
+        if image := self.image(region, id):
+            image.state = state
+
     def subnet_zone(self, region: str, id: str) -> str:
         """The zone of a subnet, "" where there is no such subnet."""
         return next((str(each.availability_zone) for each in self._subnets(region) if each.id == id), "")
@@ -212,6 +231,33 @@ class Backend:
 
     def _ec2(self, region: str) -> Any:
         return ec2_backends[DEFAULT_ACCOUNT_ID][region]
+
+
+class OwnImage(Ami):
+    """What CreateImage makes: its root disk as big as the instance's."""
+
+    def __init__(self, ec2: Any, id: str, instance: Instance, name: str, text: str, size_gb: int) -> None:
+        super().__init__(
+            ec2,
+            id,
+            instance=instance,
+            name=name,
+            description=text,
+            state="pending",
+            hypervisor="xen",
+            root_device_type="ebs",
+            root_device_name=instance.root_device_name,
+            region_name=str(instance.placement),
+            snapshot_description=f"Created by CreateImage({instance.id}) for {id}",
+        )
+        self.ebs_snapshot.volume.size = size_gb
+
+    @property
+    def block_device_mappings(self) -> list[dict[str, Any]]:
+        [mapping] = super().block_device_mappings
+        size_gb = self.ebs_snapshot.volume.size
+        mapping["Ebs"] |= {"VolumeSize": size_gb, "DeleteOnTermination": True, "VolumeType": "gp3"}
+        return [mapping]
 
 
 class Addresses:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 from cloudrun.models import Market
 from cloudrun.sim.aws import metadata_paths
-from cloudrun.sim.aws.seeds import login_user
+from cloudrun.sim.aws.images import user_of
 from cloudrun.sim.aws.wire import decode_base64
 from cloudrun.sim.aws.world import GONE, SimInstance, World
 from cloudrun.sim.packages import cards
@@ -118,15 +118,17 @@ class Life:
         backend = self._world.backend
         known = backend.find(instance.region, instance.id)
         root = backend.root_volume(instance.region, instance.id)
-        image = backend.image(instance.region, instance.form["ImageId"])
+        image = instance.form["ImageId"]
+        kept = self._world.kept_disks.get(image)
         return MachineSpec(
             id=instance.id,
             host=known.public_ip or known.private_ip or "",
             hostname=known.private_dns_name.partition(".")[0],
-            user=login_user(image),
+            user=user_of(self._world, instance.region, image),
             user_data=decode_base64(instance.form.get("UserData", "")),
             disk_gb=int(root.size),
             respond=metadata_paths.service(self._world, instance),
+            image=kept.folder if kept else None,
             gpu=cards("aws", instance.type),
         )
 

@@ -22,6 +22,7 @@ from cloudrun.sim.faults import Faults
 from cloudrun.sim.spec import SimMachine
 
 if TYPE_CHECKING:
+    from cloudrun.sim.aws.images import KeptDisk
     from cloudrun.sim.machine import MachineHost
 
 COUNTED = (
@@ -42,6 +43,7 @@ class Delays:
     grace_s: float = 2.0  # what a stopping system gets to end by itself
     modifying_s: float = 0.5  # until a volume's new size is there
     optimizing_s: float = 1.0
+    imaging_s: float = 1.0  # until a disk is kept as an image
     refill_s: float = 2.0  # until EC2 fulfils a persistent request again
 
 
@@ -116,6 +118,7 @@ class World:
         self.instances: dict[str, SimInstance] = {}
         self.requests: dict[str, SpotRequest] = {}
         self.launches: dict[tuple[str, str], Launch] = {}  # by region and token
+        self.kept_disks: dict[str, KeptDisk] = {}  # by image, those of the account
 
     def in_region(self, region: str) -> Iterator[SimInstance]:
         return (each for each in self.instances.values() if each.region == region)
