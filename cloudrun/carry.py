@@ -18,6 +18,7 @@ from cloudrun.errors import (
     ConnectFailed,
     ConnectionLost,
     MachineError,
+    NotFound,
     Refused,
     TransferFailed,
 )
@@ -74,19 +75,30 @@ def push_code(ctx: Context, run: Run, shell: Shell) -> None:
 
 
 def push_data(ctx: Context, attempt: Attempt, inputs: Sequence[DataInput], shell: Shell) -> dict[str, str]:
-    """The run's data, put or fetched there as far as it is missing; the variables that say where it is."""
+    """The run's data, put or fetched there as far as it is missing; the variables that say where it is.
+
+    Raises Refused for data that cannot be had there: to ask again would pay for a machine that waits.
+    """
     if not inputs:
         return {}
+    try:
+        view = _lay_out(ctx, process_key(attempt), inputs, shell)
+    except (TransferFailed, NotFound) as error:
+        raise Refused(error.message, hint=error.hint) from error
+    return {"CLOUDRUN_DATA_DIR": view, "CLOUDRUN_DATA_NAMES": ":".join(data.mount for data in inputs)}
+
+
+def _lay_out(ctx: Context, key: str, inputs: Sequence[DataInput], shell: Shell) -> str:
+    """The folder that the run gets, on the machine."""
+    mounts = [(data.mount, data.digest) for data in inputs]
     for data in inputs:
         _push_input(ctx, data, shell)
-    key, mounts = process_key(attempt), [(data.mount, data.digest) for data in inputs]
     try:
-        view = datalink.place(shell, key, mounts)
+        return datalink.place(shell, key, mounts)
     except TransferFailed:  # what the machine had is damaged: it forgot it, so that it travels again
         for data in inputs:
             _push_input(ctx, data, shell)
-        view = datalink.place(shell, key, mounts)
-    return {"CLOUDRUN_DATA_DIR": view, "CLOUDRUN_DATA_NAMES": ":".join(data.mount for data in inputs)}
+        return datalink.place(shell, key, mounts)
 
 
 def _push_input(ctx: Context, data: DataInput, shell: Shell) -> None:

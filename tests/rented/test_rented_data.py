@@ -9,15 +9,17 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rented_help import AZURE_TYPE, ONE_TIME, TYPE, RentedCloud, wait_for
 
+from cloudrun.bundle import object_path
 from cloudrun.client import Client
 from cloudrun.config import load_settings
+from cloudrun.errors import Refused
 from cloudrun.events import Event, Progress
+from cloudrun.keptdata import objects_dir
 from cloudrun.models import Market, Outcome, Run, RunState
 
 HORSES = {"brown/a.png": b"brown horse", "white/ü.png": b"white horse", "empty": b""}
@@ -44,6 +46,7 @@ KILLED = """
 import os, signal, sys
 from cloudrun.client import Client
 from cloudrun.config import load_settings
+from cloudrun.errors import Refused
 def die(event):
     if getattr(event, "what", "") == "push" and event.done_bytes:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -76,9 +79,7 @@ def seen_by(client: Client, run: Run) -> list[dict[str, str]]:
 
 def waiting(client: Client, job: Path) -> Run:
     """A run on a spot machine of its own that has read its data and waits to be stopped."""
-    plan = client.plan(
-        job, type=TYPE, market=Market.SPOT, options=ONE_TIME, args=["--wait"], data=["horses"]
-    )
+    plan = client.plan(job, type=TYPE, market=Market.SPOT, options=ONE_TIME, args=["--wait"], data=["horses"])
     run = client.submit(plan, detach=True)
     wait_for(lambda: b"read" in b"".join(client.logs(run.id)))
     return client.run(run.id)
@@ -156,20 +157,37 @@ def test_a_run_whose_store_is_lost_keeps_its_data(
     assert seen_by(again, found) == [SEEN, SEEN]
 
 
-SERVE = "cd /tmp && printf horses > horses.bin && (setsid python3 -m http.server 8123 --bind 127.0.0.1 &) >&- 2>&-"
-UP = "until python3 -c 'import socket; socket.create_connection((\"127.0.0.1\", 8123))'; do sleep 0.1; done"
+SERVE = "cd /tmp && printf horses > horses.bin && setsid python3 -m http.server 8123 --bind 127.0.0.1"
+UP = "python3 -c 'import socket; socket.create_connection((\"127.0.0.1\", 8123))' 2> /dev/null"
 
 
-def test_a_rented_machine_fetches_an_address_itself_and_refuses_other_content(client: Client, job: Path) -> None:
+def test_a_machine_fetches_an_address_itself_and_where_it_gives_other_content_the_run_ends(
+    client: Client, cloud: RentedCloud, job: Path
+) -> None:
     client.launch(type=TYPE, market=Market.SPOT, name="k80", stack="none")
-    client.shell("k80").run(f"{SERVE}; {UP}")
+    client.shell("k80").run(f"({SERVE} > /dev/null 2>&1 &); until {UP}; do sleep 0.05; done")
     url, sha256 = "http://127.0.0.1:8123/horses.bin", hashlib.sha256(b"horses").hexdigest()
     client.add_url("right", url, sha256=sha256)
     client.add_url("wrong", url, sha256="ab" * 32)
     run = client.submit(client.plan(job, on="k80", data=["right"]))
     assert run.state is RunState.SUCCEEDED, run.message
     assert seen_by(client, run) == [{"right/horses.bin": sha256}]
-    refused = client.submit(client.plan(job, on="k80", data=["wrong"]))
-    print(refused)
-    assert refused.state is RunState.FAILED
-    assert f"gives other content: sha256 {sha256}" in refused.message
+    with pytest.raises(Refused, match=f"gives other content: sha256 {sha256}") as refusal:
+        client.submit(client.plan(job, on="k80", data=["wrong"]))
+    assert "take the checksum" in refusal.value.hint
+    assert client.run("last").state is RunState.FAILED
+    assert refusal.value.message in client.run("last").message
+    assert [machine.name for machine in client.machines()] == ["k80"]
+
+
+def test_a_machine_whose_data_cannot_be_sent_is_let_go(
+    client: Client, cloud: RentedCloud, job: Path, horses: str
+) -> None:
+    plan = client.plan(job, type=TYPE, market=Market.SPOT, data=[horses])
+    kept = object_path(objects_dir(client.settings), hashlib.sha256(b"white horse").hexdigest())
+    kept.write_bytes(b"cut")
+    with pytest.raises(Refused, match="shorter than its manifest says"):
+        client.submit(plan)
+    assert client.run("last").state is RunState.FAILED
+    wait_for(lambda: cloud.live() == [])
+    assert client.store.list_charges(open_only=True) == []
