@@ -70,16 +70,25 @@ def address_price_usd(provider: str, day: date) -> Decimal:
 
 def egress_usd(provider: str, sent_gb: Decimal) -> Decimal | None:
     """An estimate of what so many GB sent to the internet in one month cost; None for a provider whose prices
-    the catalogue lacks. One region's prices stand for all."""
+    the catalogue lacks."""
+    parts = egress_parts(provider, Decimal(0), sent_gb)
+    return None if parts is None else sum((gb * price for gb, price in parts), Decimal(0))
+
+
+def egress_parts(provider: str, before_gb: Decimal, sent_gb: Decimal) -> list[tuple[Decimal, Decimal]] | None:
+    """So many more GB, sent to the internet after others of the same month, by the steps of the price: (GB,
+    USD a GB), in order. None for a provider whose prices the catalogue lacks. One region's prices stand for
+    all."""
     tiers = _egress_tiers(provider)
     if not tiers:
         return None
-    ends = [*(begin for begin, _ in tiers[1:]), max(sent_gb, tiers[-1][0])]
+    after_gb = before_gb + sent_gb
+    ends = [*(begin for begin, _ in tiers[1:]), max(after_gb, tiers[-1][0])]
     parts = [
-        max(Decimal(0), min(sent_gb, end) - begin) * price
+        (min(after_gb, end) - max(before_gb, begin), price)
         for (begin, price), end in zip(tiers, ends, strict=True)
     ]
-    return sum(parts, Decimal(0))
+    return [(gb, price) for gb, price in parts if gb > 0]
 
 
 def in_currency(amount_usd: Decimal, currency: str, rates: Mapping[str, Decimal]) -> Decimal:

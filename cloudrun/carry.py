@@ -182,13 +182,14 @@ def salvage(ctx: Context, run: Run, attempt: Attempt) -> None:
 
 
 def _pull(ctx: Context, run: Run, attempt: Attempt, shell: Shell, *, prefix: str = "") -> None:
-    transfer.pull_outputs(
+    found = transfer.pull_outputs(
         shell,
         process_key(attempt),
         ctx.files(run).outputs,
         prefix=prefix,
         progress=_shown(ctx, "pull"),
     )
+    ctx.store.note_received(run.id, attempt.number, found.bytes_received)
 
 
 def _shown(ctx: Context, what: str) -> transfer.Progress:

@@ -10,7 +10,7 @@ from cloudrun.attempts import offer_of
 from cloudrun.context import Context, now
 from cloudrun.errors import CloudrunError, Refused
 from cloudrun.events import Note
-from cloudrun.models import Charge, Machine, MachineState, Market, Offer
+from cloudrun.models import Attempt, Charge, Machine, MachineState, Market, Offer
 from cloudrun.providers.base import SpotHistory
 
 WHILE_ON = ("compute", "address")  # the disk of a machine that is off is billed on, and an address that stays
@@ -63,6 +63,23 @@ def close_ended(ctx: Context, machine: Machine, at: datetime) -> None:
     _close(ctx, _open_lines(ctx, machine.name, kinds), at)
     if machine.market is Market.SPOT:
         _settle(ctx, machine)
+
+
+def charge_received(ctx: Context, attempt: Attempt) -> None:
+    """What the attempt's machine sent home since the last time becomes lines of the ledger. Idempotent."""
+    attempt = next(each for each in ctx.store.list_attempts(attempt.run) if each.number == attempt.number)
+    if not attempt.received_bytes:
+        return
+    at, offer = now(), attempt.offer
+    lines = ledger.sent_home(
+        offer,
+        attempt.received_bytes,
+        before_gb=ctx.store.sent_gb(offer.provider, budget.month_begin(at)),
+        machine=attempt.machine,
+        run=attempt.run,
+        at=at,
+    )
+    ctx.store.charge_received(attempt.run, attempt.number, attempt.received_bytes, lines)
 
 
 def void_running(ctx: Context, machine: Machine) -> None:

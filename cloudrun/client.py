@@ -257,13 +257,14 @@ class Client(MoneyVerbs, BudgetVerbs, CleanVerbs, DataVerbs, OutputVerbs, StackV
         home = self.files(found.id).outputs
         machine = self.store.get_machine(found.machine)
         if not found.state.final and machine is not None and machine.state is MachineState.RUNNING:
-            key = process_key(self.store.list_attempts(found.id)[-1])
-            transfer.pull_outputs(
+            attempt = self.store.list_attempts(found.id)[-1]
+            pulled = transfer.pull_outputs(
                 self.shell(machine.name),
-                key,
+                process_key(attempt),
                 home,
                 progress=lambda done, total: emit(Progress("pull", done, total)),
             )
+            self.store.note_received(found.id, attempt.number, pulled.bytes_received)
         self.fetch_outputs(found.id, on_event=on_event)
         if to is None:
             return home

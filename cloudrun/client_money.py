@@ -44,6 +44,7 @@ class _Base:
     need: GpuNeed = field(default_factory=GpuNeed)
     stacks: tuple[Stack, ...] = ()
     paid: tuple[tuple[str, Decimal], ...] = ()
+    egress_gb: Decimal = Decimal(0)
 
 
 class MoneyVerbs:
@@ -65,7 +66,7 @@ class MoneyVerbs:
         regions: Sequence[str] = (),
         all_regions: bool = False,
         disk_gb: int = 0,
-        egress_gb: Decimal = Decimal(0),
+        egress_gb: Decimal | None = None,
         speeds: Mapping[str, Speed] | None = None,
         own_pc: OwnPc | None = None,
         paid_usd: Decimal | None = None,
@@ -76,7 +77,8 @@ class MoneyVerbs:
         beyond the store and the shipped facts.
 
         The work is `hours` on the first of `gpus`, or what the run `like` took, or what runs of `job` with
-        `preset` took (else the preset's limit). Raises UsageError where none of them says how long.
+        `preset` took (else the preset's limit). egress_gb: sent home; None for what the run sent. Raises
+        UsageError where none of them says how long.
         """
         from cloudrun import comparing
 
@@ -86,7 +88,7 @@ class MoneyVerbs:
             gpu=base.gpu,
             gpu_count=base.need.count,
             disk_gb=disk_gb,
-            egress_gb=egress_gb,
+            egress_gb=base.egress_gb if egress_gb is None else egress_gb,
             speeds={**(base.speeds or {}), **(speeds or {})},
         )
         rates = rates or self.settings.rates
@@ -164,7 +166,8 @@ class MoneyVerbs:
         known = measured.hours_by_gpu(self.store, job=run.job, preset=run.preset)
         paid = ((f"run {run.id}", run.cost_usd),) if run.cost_usd is not None and hours is None else ()
         said = "as stated" if hours else f"what {run.id} took"
-        return _Base(took, said, gpu or own, measured.speeds(known, gpu or own), paid=paid)
+        ratios, sent_gb = measured.speeds(known, gpu or own), measured.sent_gb(self.store, run)
+        return _Base(took, said, gpu or own, ratios, paid=paid, egress_gb=sent_gb)
 
     def _of_job(self, job: str, preset: str, hours: Decimal | None, gpu: str) -> _Base:
         from cloudrun import jobs, measured

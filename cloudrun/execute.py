@@ -14,7 +14,7 @@ from contextlib import closing
 from dataclasses import replace
 from typing import NoReturn
 
-from cloudrun import bundle, ledger, rent
+from cloudrun import bundle, charging, ledger, rent
 from cloudrun.attempts import (
     Order,
     disk_gb_of,
@@ -203,6 +203,7 @@ def release(ctx: Context, run: Run, attempt: Attempt) -> Run:
 def finish(ctx: Context, run: Run, attempt: Attempt, note: str = "") -> Run:
     """The run's last word: final state, exit code, cost, and a record that survives the store."""
     outcome = attempt.outcome or Outcome.LOST
+    charging.charge_received(ctx, attempt)
     run = ctx.update(
         run,
         state=FINAL_STATE[outcome],
@@ -236,6 +237,7 @@ def take_next_candidate(ctx: Context, run: Run, attempt: Attempt, refusal: Provi
 def move_on(ctx: Context, run: Run, attempt: Attempt, loss: Preempted) -> Run:
     """The second backward edge: the provider took the machine, the run goes on elsewhere."""
     salvage(ctx, run, attempt)
+    charging.charge_received(ctx, attempt)
     ended = _end_attempt(ctx, run, attempt, Outcome.PREEMPTED, loss.message)
     machine = ctx.store.get_machine(attempt.machine)
     if machine is not None and machine.run_owned:

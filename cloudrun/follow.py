@@ -264,4 +264,6 @@ class _Side:
 
     def _pull(self, shell: Shell) -> None:
         outputs = self._ctx.files(self._run).outputs
-        transfer.pull_outputs(shell, process_key(self._attempt), outputs, prefix=self._checkpoint + "/")
+        key = process_key(self._attempt)
+        found = transfer.pull_outputs(shell, key, outputs, prefix=self._checkpoint + "/")
+        self._ctx.store.note_received(self._run.id, self._attempt.number, found.bytes_received)

@@ -14,7 +14,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from typing import TYPE_CHECKING
 
 from cloudrun import catalog
-from cloudrun.billing import SECONDS_PER_HOUR, billed_seconds, disk_seconds, exact_seconds
+from cloudrun.billing import SECONDS_PER_HOUR, billed_seconds, disk_seconds, egress_parts, exact_seconds
 from cloudrun.catalog import BillingRule
 from cloudrun.catalog.prices import HOURS_PER_MONTH
 from cloudrun.models import Charge, Market, Offer, Run
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from cloudrun.store import Store
 
 SMALLEST_USD = Decimal("0.000001")
+SMALLEST_GB = Decimal("0.001")
+BYTES_PER_GB = 10**9
 
 _SECONDS_PER_UNIT = {
     "hour": SECONDS_PER_HOUR,
@@ -83,6 +85,35 @@ def _by_rule(compute: Charge, what: str, rule: BillingRule, quantity: Decimal) -
         quantity=quantity,
         estimated=rule.region not in ("all", compute.region),  # another region's price stands for this one
     )
+
+
+def sent_home(
+    offer: Offer, sent_bytes: int, *, before_gb: Decimal, machine: str, run: str, at: datetime
+) -> list[Charge]:
+    """The lines of what was sent home over the internet, one for each step of the price, the free one too; an
+    estimate: one region's prices stand for all, other traffic of the account is not known, and what failed
+    halfway is not counted. before_gb: sent in this month already. In MB: what is less is no line."""
+    sent_gb = (Decimal(sent_bytes) / BYTES_PER_GB).quantize(SMALLEST_GB, ROUND_HALF_UP)
+    parts = None if offer.market is Market.OWN else egress_parts(offer.provider, before_gb, sent_gb)
+    return [
+        Charge(
+            id=None,
+            machine=machine,
+            run=run,
+            what="egress",
+            provider=offer.provider,
+            region=offer.region,
+            market=offer.market,
+            unit="GB",
+            unit_price_usd=price,
+            price_as_of=None,  # the rule says when it was seen
+            opened_at=at,
+            closed_at=at,
+            quantity=gb,
+            estimated=True,
+        )
+        for gb, price in parts or ()
+    ]
 
 
 def at_prices(charge: Charge, prices: Sequence[tuple[datetime, Decimal]]) -> list[Charge]:

@@ -9,6 +9,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from cloudrun.comparing import Speed
+from cloudrun.ledger import BYTES_PER_GB
 from cloudrun.models import Run, RunState
 
 if TYPE_CHECKING:
@@ -33,6 +34,12 @@ def hours_by_gpu(store: Store, *, job: str, preset: str) -> dict[str, list[Decim
         if run.preset == preset and hours and machine is not None and len(store.list_attempts(run.id)) == 1:
             found.setdefault(machine.gpu, []).append(hours)
     return found
+
+
+def sent_gb(store: Store, run: Run) -> Decimal:
+    """What the run sent home as the ledger has it, else as much as its outputs hold at home."""
+    lines = [line for line in store.list_charges(run=run.id) if line.what == "egress" and not line.void]
+    return sum((line.quantity for line in lines), Decimal(0)) or Decimal(run.outputs_bytes) / BYTES_PER_GB
 
 
 def speeds(hours: Mapping[str, Sequence[Decimal]], base: str) -> dict[str, Speed]:

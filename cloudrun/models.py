@@ -441,6 +441,7 @@ class Attempt:
     outcome: Outcome | None = None
     exit_code: int | None = None
     message: str = ""
+    received_bytes: int = 0  # pulled home, and not in the ledger yet
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,6 +133,14 @@ class Store(ChargeStore, BillStore):
             raise NotFound(f"run {run} has no attempt {number}", hint=ADOPT_HINT)
         return found[0]
 
+    def note_received(self, run: str, number: int, received_bytes: int) -> None:
+        """So much more came home from an attempt's machine. Atomic; an unknown attempt is passed over."""
+        with self._write() as db:
+            db.execute(
+                "UPDATE attempts SET received_bytes = received_bytes + ? WHERE run = ? AND number = ?",
+                [received_bytes, run, number],
+            )
+
     def list_attempts(self, run: str) -> list[Attempt]:
         """In order; [] for an unknown run."""
         with self._read() as db:

@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from cloudrun.errors import NotFound
@@ -85,6 +86,29 @@ class ChargeStore(StoreFile):
             db.execute("DELETE FROM charges WHERE id = ? AND estimated = 1", [id])
             if db.execute("SELECT changes()").fetchone()[0]:
                 add_lines(db, lines_of(lines))
+
+    def charge_received(self, run: str, number: int, received_bytes: int, lines: Sequence[Charge]) -> None:
+        """Put lines in the place of bytes that an attempt has received, all or nothing. Idempotent: bytes
+        that another process has charged meanwhile are left alone."""
+        made = lines_of(lines)
+        with self._write(durable=True) as db:
+            db.execute(
+                "UPDATE attempts SET received_bytes = received_bytes - ? "
+                "WHERE run = ? AND number = ? AND received_bytes >= ?",
+                [received_bytes, run, number, received_bytes],
+            )
+            if db.execute("SELECT changes()").fetchone()[0]:
+                add_lines(db, made)
+
+    def sent_gb(self, provider: str, since: datetime) -> Decimal:
+        """How much was sent home from that provider's machines since then, as the ledger has it."""
+        with self._read() as db:
+            rows = db.execute(
+                "SELECT quantity FROM charges WHERE what = 'egress' AND provider = ? AND opened_at >= ? "
+                "AND void = 0",
+                [provider, time_text(since)],
+            )
+            return sum((Decimal(row[0]) for row in rows), Decimal(0))
 
     def list_charges(self, *, run: str = "", machine: str = "", open_only: bool = False) -> list[Charge]:
         """In the order in which they were opened."""

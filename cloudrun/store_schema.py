@@ -187,6 +187,12 @@ _VERSION_6 = (
     _shares_go((*_FIRST_SUMS, *_MONTHLY_SUMS)),
 )
 
+# What was sent home, until it is a line of the ledger; and those lines of a month, whatever else there is.
+_VERSION_7 = (
+    "ALTER TABLE attempts ADD COLUMN received_bytes INTEGER NOT NULL DEFAULT 0",
+    "CREATE INDEX egress_charges ON charges (provider, opened_at) WHERE what = 'egress'",
+)
+
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _VERSION_1,
     _VERSION_2,
@@ -194,6 +200,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _VERSION_4,
     _VERSION_5,
     _VERSION_6,
+    _VERSION_7,
 )
 
 

@@ -25,6 +25,7 @@ from cloudrun.cli.text import plural
 from cloudrun.client_money import Comparison
 from cloudrun.comparing import SAME_HOURS, Alternative, number, parse_speeds
 from cloudrun.errors import UsageError
+from cloudrun.ledger import SMALLEST_GB
 from cloudrun.models import Market
 from cloudrun.ownpc import OwnPc
 
@@ -57,7 +58,8 @@ SHOWN = 30
 @click.option("--all-regions", is_flag=True, help="Each region, not the cheapest alone.")
 @click.option("--disk", "disk_gb", type=click.IntRange(0, 65536), default=DEFAULT_DISK_GB, show_default=True,
               metavar="GB", help="Disk rented with the machine.")  # fmt: skip
-@click.option("--egress", default="0", metavar="GB", help="Sent home over the internet; an estimate.")
+@click.option("--egress", default="", metavar="GB",
+              help="Sent home, an estimate; with --like else what the run sent.")  # fmt: skip
 @click.option("--speed", "speeds", multiple=True, metavar="GPU=RATIO", callback=to_pairs,
               help="So many times as fast as the first --gpu. Repeatable.")  # fmt: skip
 @click.option("--own-pc", default="", metavar="FACTS",
@@ -109,7 +111,9 @@ def _hours(text: str | None) -> Decimal | None:
     return value
 
 
-def _egress(text: str) -> Decimal:
+def _egress(text: str) -> Decimal | None:
+    if not text:
+        return None
     value = number(text)
     if value is None or value < 0:
         raise UsageError(f"--egress {text}: no number of GB", hint="e.g. --egress 20")
@@ -165,6 +169,8 @@ def _remarks(found: Comparison, shown: Sequence[Alternative], money: Money, pc: 
     work = found.work
     on = f" on {work.gpu}" if work.gpu else ""
     lines = [f"{_plain(work.hours)} h{on} ({found.hours_from}), disk {work.disk_gb} GB where one is rented"]
+    if work.egress_gb >= SMALLEST_GB:
+        lines.append(f"{work.egress_gb:,.1f} GB sent home, an estimate")
     if pc is not None:
         lines.append(_pc_remark(pc, work.hours, money))
     assumed = dict.fromkeys(each.gpu or each.name for each in shown if SAME_HOURS in each.notes)
@@ -209,6 +215,7 @@ def _shape(found: Comparison, shown: Sequence[Alternative], money: Money, pc: Ow
         "hours_from": found.hours_from,
         "gpu": found.work.gpu,
         "disk_gb": found.work.disk_gb,
+        "egress_gb": float(found.work.egress_gb),
         "currency": money.currency,
         "rate": float(money.rates[money.currency]),
         "own_pc": None if pc is None else _pc_shape(pc),

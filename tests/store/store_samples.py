@@ -86,6 +86,7 @@ FULL_ATTEMPT = Attempt(
     outcome=Outcome.PREEMPTED,
     exit_code=75,
     message="taken",
+    received_bytes=7,
 )
 
 FULL_MACHINE = Machine(

@@ -51,7 +51,7 @@ def test_a_version_1_file_with_rows_is_brought_up_to_date(tmp_path: Path) -> Non
     write_version_1(path)
     with Store(path) as store:
         assert store.find_run(FULL_RUN.id) == replace(FULL_RUN, env=())
-        assert store.list_attempts(FULL_RUN.id) == [FULL_ATTEMPT]
+        assert store.list_attempts(FULL_RUN.id) == [replace(FULL_ATTEMPT, received_bytes=0)]
         assert store.list_machines() == [replace(FULL_MACHINE, idle_minutes=None, disk_gb=0)]
         assert store.list_charges() == [replace(FULL_CHARGE, id=1, follows=False)]
         assert store.update_run(FULL_RUN.id, env=(("A", "b"),)).env == (("A", "b"),)
@@ -388,7 +388,7 @@ def fresh_file(folder: Path) -> Path:
     return path
 
 
-LATER_FIELDS = ("env", "idle_minutes", "disk_gb", "follows")  # came with versions 2 to 4
+LATER_FIELDS = ("env", "idle_minutes", "disk_gb", "follows", "received_bytes")  # came with versions 2 to 7
 
 
 def write_version_1(path: Path, run=FULL_RUN) -> None:
