@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cloudrun.errors import Refused
+from cloudrun.errors import NotFound, Refused
 
 if TYPE_CHECKING:
     from cloudrun.config import Settings
@@ -44,6 +46,19 @@ def parse_place(address: str) -> Place:
             f"{address!r} is no place for outputs", hint="write s3://bucket/prefix or az://container/prefix"
         )
     return Place(found[1], found[2], prefix)
+
+
+def read_object(bucket: Bucket, key: str) -> bytes | None:
+    """A small object's content (blocking); None where there is none of that name. Raises as base.Bucket."""
+    with tempfile.TemporaryDirectory(prefix="cloudrun-") as folder:
+        to = Path(folder) / "object"
+        try:
+            bucket.get(key, to)
+        except NotFound as error:
+            if "no such object" not in error.message:  # but no such bucket
+                raise
+            return None
+        return to.read_bytes()
 
 
 def open_bucket(address: str, settings: Settings) -> Bucket:

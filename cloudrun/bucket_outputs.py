@@ -19,7 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cloudrun.errors import NotFound, TransferFailed
+from cloudrun.bucket import read_object
+from cloudrun.errors import TransferFailed
 from cloudrun.hashing import HashCache
 from cloudrun.models import BundleFile
 from cloudrun.outputs import list_folder
@@ -63,22 +64,17 @@ def push(bucket: Bucket, run: str, folder: Path, *, cache: Path, progress: Progr
 def read_manifest(bucket: Bucket, run: str) -> dict[str, BundleFile]:
     """What was pushed whole, by path; nothing before the first push came to its end. Raises TransferFailed
     for a manifest that is damaged or hostile."""
-    with tempfile.TemporaryDirectory(prefix="cloudrun-") as folder:
-        to = Path(folder) / "manifest"
-        try:
-            bucket.get(f"{run}/{MANIFEST}", to)
-        except NotFound as error:
-            if "no such object" not in error.message:
-                raise
-            return {}
-        try:
-            stored = json.loads(to.read_bytes())
-            rows = [[each[name] for name in _ROW] for each in stored["files"]]
-        except (ValueError, KeyError, TypeError) as error:
-            raise TransferFailed(
-                f"{bucket.url}/{run}/{MANIFEST} cannot be read: {error!r}",
-                hint=f"cloudrun outputs push {run} writes it anew, if the outputs are at home",
-            ) from error
+    content = read_object(bucket, f"{run}/{MANIFEST}")
+    if content is None:
+        return {}
+    try:
+        stored = json.loads(content)
+        rows = [[each[name] for name in _ROW] for each in stored["files"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise TransferFailed(
+            f"{bucket.url}/{run}/{MANIFEST} cannot be read: {error!r}",
+            hint=f"cloudrun outputs push {run} writes it anew, if the outputs are at home",
+        ) from error
     return {file.path: file for file in checked_files(rows)}
 
 

@@ -27,7 +27,7 @@ LAYERS = (
     "supervise",
     "audit audit_home audit_item",
     "plan execute adopt machines describing estimate doctor cleaning_machines",
-    "follow carry rent datasets_remote charging capacity attempts context",
+    "follow carry rent outbox datasets_remote charging capacity attempts context",
     "provision provision_steps remote.transfer remote.process remote.agentlink remote.datalink",
     "comparing measured report budget bills bill_formats",
     "compat compat_facts"

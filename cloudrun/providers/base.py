@@ -249,6 +249,7 @@ class Bucket(Protocol):
     """
 
     url: str  # s3://bucket/prefix or az://container/prefix
+    put_headers: Mapping[str, str]  # what a PUT to a signed address has to carry
     delete_at_once: int  # keys that one call of the service deletes
 
     def put(self, key: str, path: Path, sha256: str) -> None:
@@ -272,6 +273,11 @@ class Bucket(Protocol):
     def delete(self, keys: Sequence[str]) -> int:
         """Remove objects in as few calls as the service has (1,000 a call at S3, 256 at Blob); returns how
         many calls. Idempotent: what is not there counts as removed."""
+        ...
+
+    @property
+    def signing_limit(self) -> str:
+        """What may end a signature before its time, for people; "" for nothing."""
         ...
 
     def sign(self, key: str, method: str, ttl_s: float) -> str:

@@ -100,7 +100,7 @@ def start(shell: Shell, spec: ProcessSpec) -> ProcessStatus:
     request = {name: getattr(spec, name) for name in ProcessSpec.__dataclass_fields__}
     request |= {"env": dict(spec.env), "labels": dict(spec.labels)}
     request |= {"command": list(spec.command), "secrets": list(spec.secrets)}
-    return _status(agentlink.call(shell, "start", request))
+    return read_status(agentlink.call(shell, "start", request))
 
 
 def follow(
@@ -141,12 +141,12 @@ def signal(
 
     Does not wait for a running job to end (half a second at most): follow or status tell. Idempotent.
     """
-    return _status(agentlink.call(shell, "signal", {"key": key, "grace_s": grace_s, "reason": reason}))
+    return read_status(agentlink.call(shell, "signal", {"key": key, "grace_s": grace_s, "reason": reason}))
 
 
 def status(shell: Shell, key: str) -> ProcessStatus:
     """How the run stands now; ABSENT where the machine does not know it."""
-    return _status(agentlink.call(shell, "status", {"key": key}))
+    return read_status(agentlink.call(shell, "status", {"key": key}))
 
 
 def list_runs(shell: Shell) -> dict[str, ProcessStatus]:
@@ -154,7 +154,7 @@ def list_runs(shell: Shell) -> dict[str, ProcessStatus]:
     answer = agentlink.call(shell, "list", {})
     if not isinstance(answer, dict):
         raise _unreadable()
-    return {key: _status(said) for key, said in answer.items()}
+    return {key: read_status(said) for key, said in answer.items()}
 
 
 def read_spec(shell: Shell, key: str) -> Mapping[str, object]:
@@ -203,7 +203,7 @@ def _item(kind: bytes, payload: bytes) -> LogChunk | StateChange | Metric | None
         return _metric(int.from_bytes(payload[:8], "big"), payload[8:])
     if kind == b"S":
         try:
-            return StateChange(_status(json.loads(payload)))
+            return StateChange(read_status(json.loads(payload)))
         except ValueError as error:
             raise _unreadable() from error
     if kind == b"H":
@@ -220,7 +220,8 @@ def _metric(offset: int, line: bytes) -> Metric | None:
     return Metric(values, offset) if isinstance(values, dict) else None
 
 
-def _status(said: Any) -> ProcessStatus:
+def read_status(said: Any) -> ProcessStatus:
+    """What an agent said of a run, checked. Raises TransferFailed."""
     try:
         return ProcessStatus(
             state=ProcessState(said["state"]),

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 AGENT = Path(__file__).parents[2] / "cloudrun" / "agent" / "agent.py"
-FILES = [AGENT, *(AGENT.with_name(f"{name}.py") for name in ("azure", "cleaning", "datasets"))]
+FILES = [AGENT, *(AGENT.with_name(f"{name}.py") for name in ("azure", "cleaning", "datasets", "outbox"))]
 each = pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 
 

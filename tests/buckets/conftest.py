@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "agent"))  # for its machine without a network
+
 from aws_keys import use_aws
 from bucket_cases import CONTAINER, BlobCase, Case, S3Case
+from localmachine import LocalShell, pids_of
 
 from cloudrun.config import Settings
 from cloudrun.sim.aws import AwsDouble
@@ -31,6 +39,17 @@ def aws() -> Iterator[AwsDouble]:
 def azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AzureDouble]:
     with AzureDouble(folder=tmp_path_factory.mktemp("azure")) as double:
         yield double
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[LocalShell]:
+    """A machine's home; whatever was left running there is ended afterwards."""
+    home = tmp_path / "machine"
+    home.mkdir()
+    yield LocalShell(home)
+    for pid in pids_of(home):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 @pytest.fixture(params=["s3", "az"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import ssl
 from datetime import UTC, datetime, timedelta
@@ -10,11 +11,13 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
+from aws_keys import use_aws
 from bucket_cases import Case, S3Case
 
 from cloudrun.bucket import open_bucket, parse_place
 from cloudrun.config import Settings
 from cloudrun.errors import Credentials, NotFound, ProviderError, Refused, TransferFailed
+from cloudrun.sim.aws import AwsDouble
 
 NAMES = ("plain.txt", "with space.txt", "ümläut/日本.bin", "a+b&c=d?e#f%41.txt", "deep/er/one")
 
@@ -87,7 +90,7 @@ def test_deleting_takes_few_calls(case: Case, count: int) -> None:
 
 def test_a_signed_address_is_for_one_object(case: Case, tmp_path: Path) -> None:
     url = case.bucket.sign("signed", "PUT", 60)
-    headers = {"x-ms-blob-type": "BlockBlob", "Content-Type": "application/octet-stream"}
+    headers = {**case.bucket.put_headers, "Content-Type": "application/octet-stream"}
     with urlopen(Request(url, data=b"from afar", method="PUT", headers=headers), timeout=10, context=tls()):
         pass
     case.bucket.get("signed", tmp_path / "back")
@@ -157,3 +160,22 @@ def test_a_signature_runs_out(case: Case) -> None:
     url = case.bucket.sign("signed", "GET", -60)
     with pytest.raises(HTTPError, match="403"):
         urlopen(url, timeout=10, context=tls())
+
+
+def test_what_arrives_changed_at_a_signed_address_is_refused(case: Case) -> None:
+    url = case.bucket.sign("signed", "PUT", 60)
+    told = base64.b64encode(hashlib.md5(b"other", usedforsecurity=False).digest()).decode()
+    headers = {**case.bucket.put_headers, "Content-MD5": told}
+    with pytest.raises(HTTPError, match="400"):
+        urlopen(Request(url, data=b"from afar", method="PUT", headers=headers), timeout=10, context=tls())
+    assert list(case.bucket.list()) == []
+
+
+def test_a_signed_address_is_not_for_headers_that_it_does_not_name(
+    aws: AwsDouble, settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    use_aws(monkeypatch, tmp_path, aws.url)
+    url = S3Case(aws, settings).bucket.sign("signed", "PUT", 60)
+    headers = {"x-amz-meta-other": "1"}
+    with pytest.raises(HTTPError, match="403"):
+        urlopen(Request(url, data=b"from afar", method="PUT", headers=headers), timeout=10)

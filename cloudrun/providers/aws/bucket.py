@@ -11,10 +11,12 @@ import base64
 import binascii
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import boto3
@@ -44,6 +46,7 @@ class S3Bucket:
     Raises Credentials."""
 
     delete_at_once = DELETE_KEYS
+    put_headers: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, bucket: str, prefix: str, settings: Settings) -> None:
         session = Session(settings)
@@ -52,7 +55,7 @@ class S3Bucket:
             region = session.home_region
         except ConfigError:
             region = FALLBACK_REGION
-        config = Config(
+        self._config = Config(
             signature_version="s3v4",
             connect_timeout=CONNECT_TIMEOUT_S,
             read_timeout=READ_TIMEOUT_S,
@@ -60,7 +63,10 @@ class S3Bucket:
         )
         self.bucket, self.prefix, self.region = bucket, prefix, region
         self.url = f"s3://{bucket}/{prefix}".rstrip("/")
-        self._s3: Any = boto3.Session().client("s3", region_name=region, config=config)
+        self._boto: Any = boto3.Session()
+        self._s3: Any = self._boto.client("s3", region_name=region, config=self._config)
+        self._signs: Any = None
+        self._lock = threading.Lock()
 
     def put(self, key: str, path: Path, sha256: str) -> None:
         """See base.Bucket. What is larger than PART_BYTES goes in parts, and appears when the last is in."""
@@ -107,14 +113,32 @@ class S3Bucket:
         return len(batches)
 
     def sign(self, key: str, method: str, ttl_s: float) -> str:
-        """See base.Bucket. It lives no longer than the credentials that signed it."""
+        """See base.Bucket. It lives no longer than the credentials that signed it, and names the region where
+        the bucket is: S3 leads nobody on who comes with a signature for another one."""
         operation = {"GET": "get_object", "PUT": "put_object"}[method]
         told = {"Bucket": self.bucket, "Key": self._name(key)}
         with self._asking(f"sign {key}"):
-            url = self._s3.generate_presigned_url(
+            url = self._signer().generate_presigned_url(
                 operation, Params=told, ExpiresIn=int(min(ttl_s, LONGEST_SIGNED_S))
             )
         return str(url)
+
+    @property
+    def signing_limit(self) -> str:
+        """See base.Bucket."""
+        with self._asking("sign"):
+            found = self._boto.get_credentials()
+        return "signed with credentials of a session: the addresses end with it" if found.token else ""
+
+    def _signer(self) -> Any:
+        """A client of the bucket's own region, asked for once."""
+        with self._lock:
+            if self._signs is None:
+                answer = self._s3.head_bucket(Bucket=self.bucket)
+                region = answer["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region", self.region)
+                here = region == self.region
+                self._signs = self._s3 if here else self._boto.client("s3", region, config=self._config)
+            return self._signs
 
     def _put_parts(self, named: dict[str, str], file: Any, sha256: str) -> None:
         begun = self._s3.create_multipart_upload(

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from base64 import b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -32,6 +33,7 @@ DELETE_KEYS = 256
 BLOCK_BYTES = 16 << 20
 LONGEST_SIGNED_S = 7 * 24 * 3600
 RETRIES = 3
+SPREAD = timedelta(minutes=5)  # between the first and the last of many addresses that are signed at once
 GONE = (202, 404)  # of a deletion
 SHA256 = "sha256"  # metadata of our objects
 
@@ -40,11 +42,14 @@ class BlobBucket:
     """A container below a prefix; see base.Bucket. Raises Credentials where no account is named."""
 
     delete_at_once = DELETE_KEYS
+    put_headers: Mapping[str, str] = {"x-ms-blob-type": "BlockBlob"}  # REST reference, Put Blob
 
     def __init__(self, container: str, prefix: str, settings: Settings) -> None:
         self.name, self.prefix = container, prefix
         self.url = f"az://{container}/{prefix}".rstrip("/")
         self._service = _service(settings)
+        self._lock = threading.Lock()
+        self._delegated: tuple[Any, datetime] | None = None
         self._container: Any = self._service.get_container_client(container)
 
     def put(self, key: str, path: Path, sha256: str) -> None:
@@ -108,17 +113,31 @@ class BlobBucket:
                 container_name=self.name,
                 blob_name=self._name(key),
                 permission={"GET": "r", "PUT": "cw"}[method],
-                expiry=ends,
-                **self._signing_key(ends),
+                **self._signed_until(ends),
             )
             return f"{self._container.get_blob_client(self._name(key)).url}?{sas}"
 
-    def _signing_key(self, ends: datetime) -> dict[str, Any]:
+    @property
+    def signing_limit(self) -> str:
+        """See base.Bucket."""
+        by_login = not getattr(self._service.credential, "account_key", "")
+        return "signed by a login of Azure: the addresses end with its rights" if by_login else ""
+
+    def _signed_until(self, ends: datetime) -> dict[str, Any]:
+        """The account's key, or one that Azure gave to the login: asked for once, not for each address, and a
+        signature does not outlive it."""
         key = getattr(self._service.credential, "account_key", "")
         if key:
-            return {"account_key": key}
-        begins = datetime.now(UTC) - timedelta(minutes=5)
-        return {"user_delegation_key": self._service.get_user_delegation_key(begins, ends)}
+            return {"account_key": key, "expiry": ends}
+        with self._lock:
+            now = datetime.now(UTC)
+            if self._delegated is None or self._delegated[1] < ends - SPREAD:
+                longest = now + timedelta(seconds=LONGEST_SIGNED_S)
+                until = min(ends + SPREAD, longest)
+                given = self._service.get_user_delegation_key(now - timedelta(minutes=5), until)
+                self._delegated = given, until
+            key, until = self._delegated
+        return {"user_delegation_key": key, "expiry": min(ends, until)}
 
     def _name(self, key: str) -> str:
         return f"{self.prefix}/{key}" if self.prefix else key

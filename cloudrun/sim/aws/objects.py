@@ -1,4 +1,5 @@
-"""What S3 checks and moto does not: the checksum of what arrives, and how long an address was signed for."""
+"""What S3 checks and moto does not: the checksum of what arrives, and for how long and for which headers an
+address was signed."""
 
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ def checked(answer: Callable[[Request], Reply]) -> Handler:
 
     def handle(request: Request) -> Reply:
         _check_expiry(request)
+        _check_signed_headers(request)
         _check_content(request)
         return answer(request)
 
@@ -31,6 +33,17 @@ def _check_expiry(request: Request) -> None:
     signed_at = datetime.strptime(query.get("X-Amz-Date", ""), "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
     if datetime.now(UTC) > signed_at + timedelta(seconds=int(query["X-Amz-Expires"])):
         raise ApiError("AccessDenied", "Request has expired", 403)
+
+
+def _check_signed_headers(request: Request) -> None:
+    """A signed address is for the headers that it names: S3's own may not come beside them."""
+    query = dict(parse_qsl(request.environ.get("QUERY_STRING", "")))
+    if "X-Amz-SignedHeaders" not in query:
+        return
+    signed = query["X-Amz-SignedHeaders"].split(";")
+    sent = [name[5:].replace("_", "-").lower() for name in request.environ if name.startswith("HTTP_X_AMZ_")]
+    if any(name not in signed for name in sent):
+        raise ApiError("AccessDenied", "There were headers present in the request which were not signed", 403)
 
 
 def _check_content(request: Request) -> None:

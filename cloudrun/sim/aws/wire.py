@@ -93,11 +93,13 @@ def read_request(environ: Environ) -> Request:
     if target:
         action = target.rpartition(".")[2]
         data = _json_object(body)
+    elif service == "s3":  # whatever type the object has
+        action = _object_action(environ)
     elif environ.get("CONTENT_TYPE", "").startswith(FORM):
         form = dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
         action = form.get("Action", "")
     else:
-        action = _object_action(environ) if service == "s3" else ""
+        action = ""
     return Request(service, action, region, form, data, body, environ)
 
 
