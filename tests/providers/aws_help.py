@@ -32,6 +32,7 @@ QUICK = Delays(
     modifying_s=0.02,
     optimizing_s=0.02,
     refill_s=0.05,
+    imaging_s=0.02,
 )
 STACK = Stack("none", images=(("aws", "ubuntu-22.04"),))
 SPOT = Offer(

@@ -26,13 +26,14 @@ from waiting import until
 from cloudrun.assets import provisioning_dir
 from cloudrun.config import Settings
 from cloudrun.errors import CloudrunError
+from cloudrun.images import ImageState
 from cloudrun.models import Guard, LaunchOptions, Machine, MachineState
 from cloudrun.providers.aws import AwsProvider
 from cloudrun.providers.aws.errors import POLICY
 from cloudrun.providers.aws.session import Session
 from cloudrun.providers.base import Need
 from cloudrun.providers.rented import fact
-from cloudrun.providers.tags import owner_of
+from cloudrun.providers.tags import image_tags, owner_of
 from cloudrun.sim.aws import AwsDouble, Call
 
 REGION, ZONE = "us-west-2", "us-west-2a"
@@ -170,10 +171,10 @@ class Stage:
             ec2.delete_volume(VolumeId=volume["VolumeId"])
         for address in ec2.describe_addresses()["Addresses"]:
             ec2.release_address(AllocationId=address["AllocationId"])
-        for snapshot in ec2.describe_snapshots(Filters=tagged)["Snapshots"]:
-            ec2.delete_snapshot(SnapshotId=snapshot["SnapshotId"])
         for image in ec2.describe_images(Owners=["self"], Filters=tagged)["Images"]:
             ec2.deregister_image(ImageId=image["ImageId"])
+        for snapshot in ec2.describe_snapshots(Filters=tagged)["Snapshots"]:
+            ec2.delete_snapshot(SnapshotId=snapshot["SnapshotId"])
         for group in ec2.describe_security_groups(Filters=tagged)["SecurityGroups"]:
             ec2.delete_security_group(GroupId=group["GroupId"])
 
@@ -281,6 +282,19 @@ def disk(stage: Stage) -> object:
         return until(lambda: renter.disk_ready(machine, 200), bool)
 
 
+def images(stage: Stage) -> object:
+    """A machine's disk kept, found for a launch, and deleted."""
+    machine, renter = stage.machine(), stage.renter()
+    tags = image_tags("small", "ab" * 32, "small-1", owner="renter", stored_gb=3)
+    with stage.rights():
+        asked = renter.create_image(machine, "small-1", tags)
+        made = until(lambda: renter.describe_image(asked), lambda seen: seen.state is not ImageState.PENDING)
+        found = renter.own_image("ab" * 32, HERE)
+        renter.delete_image(made)
+    snapshots = stage.ec2().describe_snapshots(Filters=[{"Name": "tag:cloudrun", "Values": ["1"]}])
+    return made.state, found == made.id, len(snapshots["Snapshots"])
+
+
 def terminate(stage: Stage) -> object:
     """Once to end it, and once more to remove what was still needed while it ended."""
     machine, renter = stage.machine(), stage.renter()
@@ -341,6 +355,7 @@ PARTS: tuple[Part, ...] = (
     stop_and_start,
     guard,
     disk,
+    images,
     terminate,
     leftovers,
 )
@@ -407,6 +422,7 @@ def test_everything_works_with_the_policy(whole: Mapping[Part, Played]) -> None:
     assert outcomes["another_address"] == ["127.0.0.1/32"]
     assert outcomes["machines"] == [(REGION, MachineState.RUNNING)]
     assert outcomes["guard"] == (None, 7)
+    assert outcomes["images"] == (ImageState.AVAILABLE, True, 0)
     assert outcomes["terminate"] == (0, {"cancelled"})
     assert outcomes["spot_prices"] is True
 
