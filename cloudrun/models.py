@@ -231,6 +231,7 @@ class LaunchOptions:
     dns_label: str = ""  # first part of the machine's DNS name, where the provider gives one
     resource_group: str = ""  # Azure: one that exists, for accounts that may not make their own
     disk_type: str = ""  # the provider's own name for a kind of disk, e.g. Premium_LRS
+    base_image: bool = False  # the published image, also where one of one's own has the stack on it
 
 
 NO_OPTIONS = LaunchOptions()

@@ -15,7 +15,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
 
-from cloudrun import charging
+from cloudrun import charging, images_own
 from cloudrun.capacity import REFUSALS
 from cloudrun.context import Context, now
 from cloudrun.errors import (
@@ -24,6 +24,7 @@ from cloudrun.errors import (
     ConnectionLost,
     Credentials,
     HostKeyMismatch,
+    ImageNotFound,
     MachineError,
     NoCapacity,
     Preempted,
@@ -103,14 +104,35 @@ def _ask(
 ) -> list[Machine]:
     """Find the image, launch, and store the answer under the names; a refusal voids their rows."""
     try:
-        image = ctx.provider(spec.offer.provider).find_image(spec.stack, spec.offer.region)
-        machines = _insist(ctx, lambda: launch(replace(spec, image=image)))
+        machines = _from_own_image(ctx, spec, launch) or _from_base_image(ctx, spec, launch)
     except (ProviderError, Refused) as error:
         if not repeat or isinstance(error, (*REFUSALS, Refused)):
             for name in names:
                 forget_launch(ctx, name)
         raise
     return [_note_launched(ctx, machine) for machine in machines]
+
+
+def _from_own_image(
+    ctx: Context, spec: LaunchSpec, launch: Callable[[LaunchSpec], list[Machine]]
+) -> list[Machine]:
+    """Machines whose disk has the stack on it already; none where there is no such image (any more)."""
+    image = images_own.find(ctx, spec)
+    if not image:
+        return []
+    ctx.on_event(Note(f"{spec.name} begins with an image of yours: {image.rpartition('/')[2]}"))
+    try:
+        return _insist(ctx, lambda: launch(replace(spec, image=image)))
+    except ImageNotFound as error:
+        ctx.on_event(Note(f"the published image instead: {error.message}"))
+        return []
+
+
+def _from_base_image(
+    ctx: Context, spec: LaunchSpec, launch: Callable[[LaunchSpec], list[Machine]]
+) -> list[Machine]:
+    image = ctx.provider(spec.offer.provider).find_image(spec.stack, spec.offer.region)
+    return _insist(ctx, lambda: launch(replace(spec, image=image)))
 
 
 def forget_launch(ctx: Context, name: str) -> None:

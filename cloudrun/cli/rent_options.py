@@ -33,6 +33,9 @@ def rent_options(command: Command) -> Command:
         click.option(
             "--resource-group", default="", metavar="NAME", help="Azure: put it in one that exists."
         ),
+        click.option(
+            "--base-image", is_flag=True, help="The published image, even where one of your own fits."
+        ),
         click.option("--retry-until-up", is_flag=True, help="When nobody has one, ask until one has."),
     )
     for option in reversed(options):
@@ -52,5 +55,6 @@ def take_rent_options(asked: dict[str, Any]) -> dict[str, Any]:
         dns_label=rest.pop("dns_label"),
         resource_group=rest.pop("resource_group"),
         disk_type=rest.pop("disk_type"),
+        base_image=rest.pop("base_image"),
     )
     return {**rest, "disk_gb": rest["disk_gb"] or 0, "options": options}
