@@ -18,7 +18,7 @@ from cloudrun.store import Store
 if TYPE_CHECKING:
     from cloudrun.audit_item import Item
     from cloudrun.context import Context
-    from cloudrun.doctor import Finding
+    from cloudrun.health import Finding
     from cloudrun.providers.base import Provider
     from cloudrun.remote.shell import Shell
 
@@ -314,11 +314,16 @@ class MachineVerbs:
 
         return machines.attach(self.context(), name, target, host_key=host_key, key_path=key_path)
 
-    def examine(self, name: str, *, mend: bool = False) -> list[Finding]:
-        """What is right and wrong with a machine (blocking); with `mend`, what can be mended is."""
+    def examine(
+        self, name: str, *, stack: str = "", mend: bool = False, on_event: OnEvent | None = None
+    ) -> list[Finding]:
+        """What is right and wrong with a machine (blocking); with `mend`, what can be mended is.
+
+        stack: the machine's own where that is a file. Raises NotFound for one that is not there."""
         from cloudrun import doctor
 
-        return doctor.examine(self.context(), self.machine(name), mend=mend)
+        ctx = self.context(on_event=on_event)
+        return doctor.examine(ctx, self.machine(name), stack=stack, mend=mend)
 
     def shell(self, name: str) -> Shell:
         """That machine's command line; it connects on first use."""

@@ -17,7 +17,15 @@ from cloudrun.config import AS_FOUND, Settings
 from cloudrun.errors import ConnectFailed, ConnectionLost, StepFailed
 from cloudrun.events import Note, OnEvent, ignore
 from cloudrun.models import Machine, Market, Result, Stack
-from cloudrun.provision_steps import FRAMEWORKS, Step, apply_script, check_script, steps_of
+from cloudrun.provision_steps import (
+    FRAMEWORKS,
+    Checks,
+    Step,
+    apply_script,
+    check_script,
+    read_checks,
+    steps_of,
+)
 from cloudrun.remote.process import probe
 from cloudrun.remote.shell import Shell
 
@@ -46,7 +54,7 @@ def provision(
     if machine.market is not Market.OWN:
         steps = steps_of(stack, settings)
         if not (_only_frameworks(machine, steps, settings) and _hold(stack, versions, settings)):
-            work = _Provisioning(shell, machine, stack, settings, on_event)
+            work = _Provisioning(shell, machine, stack.packages, settings, on_event)
             packages = work.run(steps)
             versions = probe(shell, names) if work.changed else versions
     missing = [name for name in names if not versions.get(name)]
@@ -58,6 +66,29 @@ def provision(
     from cloudrun.stacks import stack_hash
 
     return {**versions, **packages, "stack-hash": stack_hash(stack)}
+
+
+def steps_on(machine: Machine, stack: Stack, settings: Settings) -> list[Step]:
+    """The steps that a machine stands on: none where it is taken as it is."""
+    steps = steps_of(stack, settings)
+    as_it_is = machine.market is Market.OWN or _only_frameworks(machine, steps, settings)
+    return [] if as_it_is else steps
+
+
+def reapply(
+    shell: Shell,
+    machine: Machine,
+    steps: Sequence[Step],
+    settings: Settings,
+    *,
+    anew: Sequence[str] = (),
+    on_event: OnEvent = ignore,
+) -> None:
+    """Apply just these steps, in the order given, each checked; `anew`: names of those to apply even where
+    the check says yes. Blocking (a driver: minutes, and maybe a reboot), idempotent. Raises StepFailed."""
+    work = _Provisioning(shell, machine, (), settings, on_event)
+    for step in steps:
+        work.apply(step, anew=step.name in anew)
 
 
 def grow_disk(shell: Shell) -> None:
@@ -81,11 +112,16 @@ class _Provisioning:
     """The steps of one stack on one machine."""
 
     def __init__(
-        self, shell: Shell, machine: Machine, stack: Stack, settings: Settings, on_event: OnEvent
+        self,
+        shell: Shell,
+        machine: Machine,
+        packages: Sequence[tuple[str, str]],
+        settings: Settings,
+        on_event: OnEvent,
     ) -> None:
         self._shell = shell
         self._machine = machine
-        self._packages = tuple(name for name, _version in stack.packages)
+        self._packages = tuple(name for name, _version in packages)
         self._settings = settings
         self._on_event = on_event
         self.changed = False  # whether a step was applied
@@ -93,23 +129,19 @@ class _Provisioning:
     def run(self, steps: Sequence[Step]) -> Mapping[str, str]:
         """Until every check says yes. The packages' versions, as apt:NAME."""
         tick = time.monotonic()
-        codes, packages, root = self._check(steps)
-        if self._settings.sim and not root:
+        checks = self._check(steps)
+        if self._settings.sim and not checks.root:
             steps = self._without_root(steps)
-        holding = next((at for at, step in enumerate(steps) if codes.get(step.name) != 0), len(steps))
+        failing = checks.failing(steps)
+        holding = list(steps).index(failing[0]) if failing else len(steps)
         self._log(f"{holding} of {len(steps)} steps hold, in their order", time.monotonic() - tick)
         for step in steps[holding:]:  # what one installs, later ones may have to set up
-            self._apply(step)
-        self.changed = holding < len(steps)
-        return self._check(())[1] if self.changed else packages
+            self.apply(step)
+        self.changed = bool(failing)
+        return self._check(()).packages if self.changed else checks.packages
 
-    def _check(self, steps: Sequence[Step]) -> tuple[dict[str, int], dict[str, str], bool]:
-        """Exit code of each step's check, packages that are there, and whether there is root to be had."""
-        done = self._insist(check_script(steps, self._packages), CHECK_TIMEOUT_S)
-        lines = [line.split() for line in done.text.splitlines()]
-        packages = {f"apt:{words[1]}": words[2] for words in lines if len(words) == 3 and words[0] == "apt"}
-        codes = {words[0]: int(words[1]) for words in lines if len(words) == 2 and words[1].isdecimal()}
-        return codes, packages, codes.get("root") == 0
+    def _check(self, steps: Sequence[Step]) -> Checks:
+        return read_checks(self._insist(check_script(steps, self._packages), CHECK_TIMEOUT_S).text)
 
     def _without_root(self, steps: Sequence[Step]) -> list[Step]:
         kept = [step for step in steps if not step.needs_root]
@@ -118,9 +150,9 @@ class _Provisioning:
             self._on_event(Note(f"{self._machine.name}: a rehearsal without root leaves out {left_out}"))
         return kept
 
-    def _apply(self, step: Step) -> None:
+    def apply(self, step: Step, *, anew: bool = False) -> None:
         tick = time.monotonic()
-        done = self._insist(apply_script(step), STEP_TIMEOUT_S)
+        done = self._insist(apply_script(step, anew=anew), STEP_TIMEOUT_S)
         if done.exit_code == REBOOT_CODE:
             self._log(f"{step.name} asks for a reboot", time.monotonic() - tick)
             self._reboot()

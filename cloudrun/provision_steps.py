@@ -1,4 +1,5 @@
-"""The steps of a stack: which scripts, with which parameters, and as what a machine is sent to run them."""
+"""The steps of a stack: which scripts, with which parameters, as what a machine is sent to run them, and what
+it answers."""
 
 from __future__ import annotations
 
@@ -14,7 +15,10 @@ FRAMEWORKS = "20-frameworks"
 GPU_SEEN = "90-gpu-seen"
 WITHOUT_ROOT = (FRAMEWORKS, "30-theanorc")  # the login user's own; every other step takes root
 END = "END_OF_STEP"  # no step has a line of it
+PACKAGES = "14-packages"
 ASKED = ("torch", "tensorflow", "chainer", "theano")  # that 90-gpu-seen.sh knows to ask
+DRIVERS = ("nvidia-", "libnvidia-", "libcuda1-", "cuda-drivers")  # how packages of a driver begin
+SAID_CHARS = 300  # of what a check printed last
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,24 +48,62 @@ def steps_of(stack: Stack, settings: Settings) -> list[Step]:
     return [Step(name, parameters.get(name, {})) for name in names if _applies(name, stack, settings)]
 
 
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """What a machine answered to `check_script`."""
+
+    codes: Mapping[str, int]  # exit code of each step's check; 0: nothing to do
+    words: Mapping[str, str]  # what each printed last on stderr
+    packages: Mapping[str, str]  # apt:NAME to version, of those that are there
+    root: bool  # whether the login user may become root
+
+    def failing(self, steps: Sequence[Step]) -> list[Step]:
+        """Those that do not hold, in their order."""
+        return [step for step in steps if self.codes.get(step.name) != 0]
+
+
 def check_script(steps: Sequence[Step], packages: Sequence[str]) -> bytes:
-    """One script for all checks: a line `NAME CODE` for each step, `apt NAME VERSION` for each package
-    that is there, and `root 0` where the login user may become root."""
+    """One script for all checks; `read_checks` reads its lines."""
     lines = [_HEAD]
     for step in steps:
-        lines.append(f"( {step.call('check')}\n) >/dev/null 2>&1; echo {step.name} $?")
+        lines.append(f'( {step.call("check")}\n) >/dev/null 2>"$work/said"')
+        lines.append(f'echo step {step.name} $? "$(tail -n 1 "$work/said" | cut -c 1-{SAID_CHARS})"')
     if packages:
         names = " ".join(shlex.quote(name) for name in packages)
         lines.append(f"dpkg-query -W -f 'apt ${{Package}} ${{Version}}\\n' {names} 2>/dev/null")
     lines.append("echo root $(sudo -n id -u 2>/dev/null || id -u)")
-    return "\n".join([*lines, "exit 0\n"]).encode()
+    return "\n".join([*lines, "true\n"]).encode()
 
 
-def apply_script(step: Step) -> bytes:
-    """Apply one step and check it. Exit code 194: applied, once the machine has started anew."""
-    return f"{_HEAD}\n{step.call('apply', 'check')}\n".encode()
+def read_checks(text: str) -> Checks:
+    """`step NAME CODE WORDS`, `apt NAME VERSION` for a package that is there, `root ID`; other lines are not
+    ours."""
+    lines = [line.split(maxsplit=3) for line in text.splitlines()]
+    steps = [words for words in lines if len(words) >= 3 and words[0] == "step" and words[2].isdecimal()]
+    return Checks(
+        codes={words[1]: int(words[2]) for words in steps},
+        words={words[1]: words[3] for words in steps if len(words) == 4},
+        packages={f"apt:{words[1]}": words[2] for words in lines if len(words) == 3 and words[0] == "apt"},
+        root=["root", "0"] in lines,
+    )
 
 
+def apply_script(step: Step, *, anew: bool = False) -> bytes:
+    """Apply one step and check it. Exit code 194: applied, once the machine has started anew.
+
+    anew: also where its check says yes, for packages of a driver that is there and does not work. They are
+    taken away first: what a package sets up at its installation (DKMS) is done again then.
+    """
+    names = step.parameters.get("PACKAGES", "").split() if anew else []
+    drivers = [name.partition("=")[0] for name in names if name.startswith(DRIVERS)]
+    take_away = (
+        f"$(sudo -n true 2>/dev/null && echo sudo -n) dpkg --remove --force-depends {' '.join(drivers)}"
+    )
+    lines = [_HEAD, *([f"{take_away} </dev/null >&2"] if drivers else []), step.call("apply", "check")]
+    return "\n".join([*lines, ""]).encode()
+
+
+_SUDO = "$(sudo -n true 2>/dev/null && echo sudo -n)"
 _HEAD = "work=$(mktemp -d) && trap 'rm -rf \"$work\"' EXIT || exit 1"
 
 
@@ -82,7 +124,7 @@ def _parameters(stack: Stack, settings: Settings) -> Mapping[str, Mapping[str, s
             "STACK_OS": stack.os,
             "NVIDIA_REPOSITORY_URL": settings.nvidia_repository_url,
         },
-        "14-packages": {"PACKAGES": " ".join(f"{name}={version}" for name, version in stack.packages)},
+        PACKAGES: {"PACKAGES": " ".join(f"{name}={version}" for name, version in stack.packages)},
         "16-python": {"PYTHON": "" if as_found else stack.python},
         FRAMEWORKS: {
             "FRAMEWORKS": " ".join(

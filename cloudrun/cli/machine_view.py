@@ -5,15 +5,20 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import textwrap
 from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
 from cloudrun.cli.plan_view import field, price_text
-from cloudrun.cli.table import Column
+from cloudrun.cli.table import GAP, Column
 from cloudrun.cli.text import UNKNOWN, clock, plain_money, short_duration, size, until
 from cloudrun.errors import HostKeyMismatch
 from cloudrun.models import Machine, MachineState, Market
+
+if TYPE_CHECKING:
+    from cloudrun.health import Finding
 
 MACHINE_COLUMNS = (
     Column("NAME", 0),
@@ -29,6 +34,9 @@ MACHINE_COLUMNS = (
     Column("ENDS", 2, optional=True),
     Column("RUNS", 9, least=8, optional=True),
 )
+FINDING_COLUMNS = (Column("CHECK", 0), Column("VERDICT", 0), Column("WHAT", 0))  # none is cut: it is wrapped
+
+LEAST_COLUMNS = 30  # of a sentence, however narrow the terminal
 
 
 def machine_row(
@@ -66,6 +74,25 @@ def machine_fields(machine: Machine) -> list[str]:
         field("found", ", ".join(_version(name, value) for name, value in machine.versions if value)),
     ]
     return [line for line in facts if line.split(maxsplit=1)[1:]]
+
+
+def finding_rows(findings: Sequence[Finding], columns: int) -> list[tuple[str, str, str]]:
+    """A line or more for each, as wide as the terminal; what to do about it stands below it."""
+    room = columns - max(len(finding.check) for finding in findings) - len("VERDICT") - 2 * GAP
+    rows = []
+    for finding in findings:
+        verdict = "mended" if finding.mended else finding.severity.value
+        lines = [*_wrapped(finding.detail, room), *_wrapped(finding.hint, room, mark="-> ")]
+        rows += [(finding.check, verdict, lines[0]), *(("", "", line) for line in lines[1:])]
+    return rows
+
+
+def _wrapped(text: str, columns: int, *, mark: str = "") -> list[str]:
+    """Broken at spaces alone: a command's words stay whole."""
+    indent = " " * len(mark)
+    wrapper = textwrap.TextWrapper(max(columns, LEAST_COLUMNS), initial_indent=mark, subsequent_indent=indent)
+    wrapper.break_long_words = wrapper.break_on_hyphens = False
+    return wrapper.wrap(text)
 
 
 def fingerprint(host_key: str) -> str:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 import click
 
 from cloudrun.cli import render
 from cloudrun.cli.lazy import Entry, LazyGroup, Verb
-from cloudrun.cli.machine_view import MACHINE_COLUMNS, billed, fingerprint, machine_fields, machine_row
+from cloudrun.cli.machine_view import (
+    FINDING_COLUMNS,
+    MACHINE_COLUMNS,
+    billed,
+    finding_rows,
+    fingerprint,
+    machine_fields,
+    machine_row,
+)
 from cloudrun.cli.options import (
     complete_machine,
     confirm,
@@ -21,24 +27,14 @@ from cloudrun.cli.options import (
     yes_option,
 )
 from cloudrun.cli.plan_view import machine_kind
-from cloudrun.cli.shapes import Shape, machine_shape
-from cloudrun.cli.table import Column
+from cloudrun.cli.shapes import Shape, finding_shape, machine_shape
 from cloudrun.cli.text import clock, money, until
 from cloudrun.cli.watch import Watcher
 from cloudrun.client import Client
 from cloudrun.errors import HostKeyMismatch, MachineError, NotFound, UsageError
 from cloudrun.models import Machine, RunState
 
-if TYPE_CHECKING:
-    from cloudrun.doctor import Finding
-
 RUNS_SHOWN = 20
-FINDING_COLUMNS = (
-    Column("CHECK", 0),
-    Column("VERDICT", 1),
-    Column("WHAT", 2, least=20),
-    Column("WHAT TO DO", 3, least=12, optional=True),
-)
 
 machines = LazyGroup(
     "machines",
@@ -263,25 +259,23 @@ def adopt(provider: str, as_json: bool) -> None:
 
 @click.command(cls=Verb, examples=("cloudrun machines doctor k80", "cloudrun machines doctor k80 --fix"))
 @machine_argument
-@click.option("--fix", is_flag=True, help="Mend what can be mended without loss.")
+@click.option("--fix", is_flag=True, help="Mend what can be mended without loss, and look again.")
+@click.option("--stack", default="", metavar="FILE", help="The stack that it was launched with, if a file.")
 @json_option
-def doctor(name: str, fix: bool, as_json: bool) -> int:
+def doctor(name: str, fix: bool, stack: str, as_json: bool) -> int:
     """Look whether a machine is as it should be.
 
-    Asks its provider and the machine itself. The exit code is 4 while something is wrong.
+    Asks its provider and, in one command, the machine: guard, driver, GPU, versions against its stack lock,
+    held packages, steps, clock, disks. --fix says which steps it reapplies; while a run goes on there it
+    reapplies none. The exit code is 4 while anything is left to mend.
     """
     client = open_client()
-    found = client.examine(client.machine(name).name, mend=fix)
+    found = client.examine(client.machine(name).name, stack=stack, mend=fix, on_event=Watcher())
     if as_json:
-        render.as_json([asdict(finding) for finding in found])
+        render.as_json([finding_shape(finding) for finding in found])
     else:
-        rows = [(each.check, _verdict(each), each.detail, each.hint) for each in found]
-        render.table(FINDING_COLUMNS, rows)
+        render.table(FINDING_COLUMNS, finding_rows(found, render.columns()))
     return 0 if all(finding.ok for finding in found) else MachineError.exit_code
-
-
-def _verdict(finding: Finding) -> str:
-    return "mended" if finding.mended else "ok" if finding.ok else "wrong"
 
 
 def _meant(client: Client, names: tuple[str, ...], *, every: bool) -> list[Machine]:

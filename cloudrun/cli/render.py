@@ -32,6 +32,9 @@ WORD_COLOURS = {
     "queued": "blue",
     "releasing": "blue",
     "pending": "blue",
+    "wrong": "red",
+    "warning": "yellow",
+    "mended": "green",
 }
 
 _transient = False  # a bar stands on the terminal's last line

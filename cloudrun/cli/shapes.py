@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cloudrun.errors import CloudrunError
 from cloudrun.models import BundleFile, Machine, Offer, Plan, Run
+
+if TYPE_CHECKING:
+    from cloudrun.health import Finding
 
 Shape = dict[str, Any]
 BIGGEST = 10
@@ -55,6 +58,18 @@ def machine_shape(machine: Machine, *, cost_usd: Decimal | None, runs: Sequence[
         "deadline_at": time_shape(machine.deadline_at),
         "cost_usd": money_shape(cost_usd),
         "runs": list(runs),
+    }
+
+
+def finding_shape(finding: Finding) -> Shape:
+    return {
+        "check": finding.check,
+        "ok": finding.ok,
+        "severity": finding.severity.value,
+        "detail": finding.detail,
+        "hint": finding.hint,
+        "steps": list(finding.steps),
+        "mended": finding.mended,
     }
 
 

@@ -91,6 +91,19 @@ def open_verb(shell: Shell, verb: str, *, prologue: bytes = b"", part: str = "")
     )
 
 
+def answer_in(output: bytes) -> Any:
+    """The one answer in all that a verb printed. Raises what the agent says went wrong, and TransferFailed
+    where there is no whole answer."""
+    frames = output.partition(MAGIC)[2]
+    if len(frames) < FRAME.size:
+        raise TransferFailed("the agent did not answer", hint="run the same command again")
+    kind, size = FRAME.unpack_from(frames)
+    payload = frames[FRAME.size : FRAME.size + size]
+    if kind == b"E":
+        raise _failure(payload)
+    return _unpacked(kind, payload)
+
+
 def push_agent(shell: Shell) -> None:
     """Put the agent's file on the machine. Whole or not at all; safe to repeat."""
     _push(shell, agent_name(), agent_source())
@@ -159,17 +172,7 @@ class Link:
 
     def read_json(self) -> Any:
         """The next answer, unpacked."""
-        kind, payload = self.read_frame()
-        if kind != b"Z":
-            raise TransferFailed(
-                f"the machine sent a {kind!r} frame instead of an answer", hint="do not trust that machine"
-            )
-        unpacker = zlib.decompressobj()
-        try:
-            text = unpacker.decompress(payload, MAX_JSON_BYTES)
-            return json.loads(text if unpacker.eof else b"")  # cut short, or of absurd size: no JSON
-        except (zlib.error, ValueError, RecursionError) as error:
-            raise TransferFailed(f"the machine's answer cannot be read: {error}", hint="try again") from error
+        return _unpacked(*self.read_frame())
 
     def read(self, size: int) -> bytes:
         """Exactly size bytes. Raises ConnectionLost where they end early."""
@@ -202,6 +205,19 @@ class Link:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _unpacked(kind: bytes, payload: bytes) -> Any:
+    if kind != b"Z":
+        raise TransferFailed(
+            f"the machine sent a {kind!r} frame instead of an answer", hint="do not trust that machine"
+        )
+    unpacker = zlib.decompressobj()
+    try:
+        text = unpacker.decompress(payload, MAX_JSON_BYTES)
+        return json.loads(text if unpacker.eof else b"")  # cut short, or of absurd size: no JSON
+    except (zlib.error, ValueError, RecursionError) as error:
+        raise TransferFailed(f"the machine's answer cannot be read: {error}", hint="try again") from error
 
 
 def _write(stream: Stream, data: bytes) -> None:

@@ -5,6 +5,8 @@ A run goes on without us; every function may be called again after a lost connec
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -190,7 +192,26 @@ def arm_guard(shell: Shell, guard: Guard, release: tuple[str, ...], *, notices: 
 def probe(shell: Shell, frameworks: tuple[str, ...]) -> dict[str, str]:
     """What is really there: python, kernel, cpu_count, memory_bytes, disk_free_bytes, driver, cuda, gpu,
     gpu_count, gpu_memory_mib, and the version of each framework; "" = not there."""
-    answer = agentlink.call(shell, "probe", {"frameworks": list(frameworks)})
+    return _facts(agentlink.call(shell, "probe", {"frameworks": list(frameworks)}))
+
+
+def probe_script(frameworks: Sequence[str]) -> str:
+    """Shell text that prints what `probe` asks as one word, for `read_probe`; nothing where the agent is not
+    there: push it then."""
+    request = base64.b64encode(agentlink.pack({"frameworks": list(frameworks)})).decode()
+    verb = agentlink.launch_command("probe")
+    return f"echo {request} | base64 -d | ( {verb} ) 2>/dev/null | base64 | tr -d '\\n'"
+
+
+def read_probe(word: str) -> dict[str, str]:
+    """As `probe`, of what its script printed. Raises RemoteError for what cannot be read."""
+    try:
+        return _facts(agentlink.answer_in(base64.b64decode(word)))
+    except binascii.Error as error:
+        raise _unreadable() from error
+
+
+def _facts(answer: Any) -> dict[str, str]:
     if not isinstance(answer, dict):
         raise _unreadable()
     return {str(name): str(value) for name, value in answer.items()}
