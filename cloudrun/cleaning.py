@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
 
@@ -69,7 +70,8 @@ class Choice:
 class Going:
     """One run's share: paths below its folder ("" is all of it), and how much that is.
 
-    On a machine (its name) the paths are the attempts that left something there, by their names on it.
+    On a machine (its name) the paths are the attempts that left something there, by their names on it. In a
+    bucket (its address) they are files and folders below the run's, and `keys` all objects.
     """
 
     run: RunRow
@@ -77,6 +79,9 @@ class Going:
     size_bytes: int
     files: int
     machine: str = ""
+    bucket: str = ""
+    keys: tuple[str, ...] = ()
+    saves_per_month_usd: Decimal | None = Decimal(0)  # None = unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +95,18 @@ class Cleanup:
     pinned: int = 0
     ranked: int = 0  # by keep_last and keep_best
     resumable: int = 0  # with a checkpoint that stays
-    only_copies: int = 0  # going from a machine, and nothing of their outputs is at home
+    only_copies: int = 0  # going from elsewhere, and nothing of their outputs is at home
+    remarks: tuple[str, ...] = ()  # on what is saved
 
     @property
     def size_bytes(self) -> int:
         return sum(going.size_bytes for going in self.runs) + sum(size for _, size in self.code)
+
+    @property
+    def saves_per_month_usd(self) -> Decimal | None:
+        """What this costs a month where it lies; None where a part of that is unknown."""
+        known = [going.saves_per_month_usd for going in self.runs]
+        return None if None in known else sum((each for each in known if each is not None), Decimal(0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +189,11 @@ def clean(settings: Settings, cleanup: Cleanup, *, now: datetime, on_bytes: OnBy
     size += code_bytes
     on_bytes(size, size)
     return Cleaned(runs, size, code, len(cleanup.runs) - runs)
+
+
+def can_resume(row: RunRow) -> bool:
+    """Whether it ended before its time, and goes on from a checkpoint where there is one."""
+    return bool(row.resume) and row.state in UNFINISHED
 
 
 def is_pinned(settings: Settings, run_id: str) -> bool:
@@ -298,7 +315,7 @@ def _paths(base: str, row: RunRow, only: Part | None) -> list[str]:
 
 def _resumable(base: str, row: RunRow) -> bool:
     """Whether it ended before its time and can go on from a checkpoint that is at home."""
-    if not row.resume or row.state not in UNFINISHED:
+    if not can_resume(row):
         return False
     checkpoint = f"{base}/{row.id}/{CHECKPOINT}"
     try:

@@ -13,13 +13,14 @@ from contextlib import closing
 from datetime import datetime
 
 from cloudrun.attempts import key_of
+from cloudrun.catalog import disk_rule
 from cloudrun.cleaning import (
-    UNFINISHED,
     Choice,
     Cleaned,
     Cleanup,
     Going,
     Part,
+    can_resume,
     choose,
     has_outputs,
     is_large,
@@ -64,10 +65,11 @@ def plan_cleanup(ctx: Context, choice: Choice, *, name: str = "", now: datetime)
         active=chosen.active,
         pinned=chosen.pinned,
         ranked=chosen.ranked,
-        resumable=sum(map(_resumable, chosen.ended)),
+        resumable=sum(map(can_resume, chosen.ended)),
         only_copies=sum(not has_outputs(ctx.settings, run) for run in {each.run.id for each in going})
         if choice.only is not Part.CODE
         else 0,
+        remarks=_remarks(there, {each.machine for each in going}),
     )
 
 
@@ -122,10 +124,21 @@ def _on_each(
     return going
 
 
+def _remarks(machines: Sequence[Machine], cleaned: set[str]) -> tuple[str, ...]:
+    """Clouds bill a disk by its size: freeing a part of one saves nothing."""
+    costs = [(each, disk_rule(each.provider)) for each in machines if each.name in cleaned and each.disk_gb]
+    return tuple(
+        f"the disk of {each.name} goes on costing {rule.price_usd * each.disk_gb:.2f} USD a month: "
+        f"it is billed by its {each.disk_gb} GB"
+        for each, rule in costs
+        if rule and rule.price_usd is not None
+    )
+
+
 def _ask(ctx: Context, machine: Machine, choice: Choice, keys: dict[str, RunRow], *, remove: bool) -> Found:
     if not keys:
         return {}
-    runs = [(key, _resumable(row)) for key, row in keys.items()]
+    runs = [(key, can_resume(row)) for key, row in keys.items()]
     part = choice.only.value if choice.only else ""
     with closing(ctx.connect(machine)) as shell:
         return process.clean_runs(shell, runs, part=part, remove=remove)
@@ -147,10 +160,6 @@ def _by_run(machine: Machine, keys: dict[str, RunRow], found: Found) -> list[Goi
         )
         for row, names in by_run.items()
     ]
-
-
-def _resumable(row: RunRow) -> bool:
-    return bool(row.resume) and row.state in UNFINISHED
 
 
 def _unchanged(ctx: Context, rows: Sequence[RunRow]) -> set[str]:

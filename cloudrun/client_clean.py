@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from cloudrun.client_machines import MachineVerbs
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cloudrun.cleaning import Choice, Cleaned, Cleanup
+    from cloudrun.cleaning_datasets import DataCleanup
 
 
 class CleanVerbs(MachineVerbs):
@@ -61,6 +62,43 @@ class CleanVerbs(MachineVerbs):
 
         return cleaning_machines.clean(self.context(on_event=on_event), cleanup)
 
+    def plan_bucket_cleanup(
+        self, choice: Choice, *, address: str = "", on_event: OnEvent | None = None
+    ) -> Cleanup:
+        """What a clean-up would take in a bucket; without its address in all that runs or settings name
+        (blocking). Changes nothing. Raises UsageError for code, which is in no bucket."""
+        from cloudrun import cleaning_buckets
+
+        return cleaning_buckets.plan_cleanup(
+            self.settings, choice, address=address, now=datetime.now(UTC), on_event=on_event or ignore
+        )
+
+    def clean_buckets(self, cleanup: Cleanup, *, on_event: OnEvent | None = None) -> Cleaned:
+        """Delete for good what was planned in buckets (blocking). Interrupted, plan and clean again."""
+        from cloudrun import cleaning_buckets
+
+        return cleaning_buckets.clean(self.settings, cleanup, on_event=on_event or ignore)
+
+    def plan_data_cleanup(
+        self, *, older_than: timedelta | None = None, larger_than_bytes: int = 0
+    ) -> DataCleanup:
+        """The versions of datasets that no run at home was given, and what deleting them frees."""
+        from cloudrun import cleaning_datasets
+
+        return cleaning_datasets.plan_cleanup(
+            self.settings,
+            older_than=older_than,
+            larger_than_bytes=larger_than_bytes,
+            active=self._active(),
+            now=datetime.now(UTC),
+        )
+
+    def clean_data(self, cleanup: DataCleanup) -> tuple[int, int]:
+        """Move them into the trash; how many, and the bytes. Interrupted, plan and clean again."""
+        from cloudrun import cleaning_datasets
+
+        return cleaning_datasets.clean(self.settings, cleanup, active=self._active(), now=datetime.now(UTC))
+
     def undo_clean(self) -> tuple[Path, list[str]]:
         """Put back what the newest clean-up took; its folder, and the paths that something else has by now.
         Raises NotFound with nothing to undo."""
@@ -68,7 +106,12 @@ class CleanVerbs(MachineVerbs):
 
         trash = Trash(self.settings.home)
         with trash.working():
-            return trash.put_back()
+            if not trash.holds("datasets"):
+                return trash.put_back()
+            from cloudrun import datasets
+
+            with datasets.alone(self.settings):
+                return trash.put_back()
 
     def trash_size(self) -> tuple[int, int]:
         """Bytes and files in the trash."""
@@ -83,3 +126,6 @@ class CleanVerbs(MachineVerbs):
         trash = Trash(self.settings.home)
         with trash.working():
             trash.empty()
+
+    def _active(self) -> set[str]:
+        return {run.id for run in self.store.list_runs(active=True)}

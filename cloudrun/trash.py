@@ -55,6 +55,10 @@ class Trash:
             raise NotFound("the trash is empty: there is nothing to undo", hint="cloudrun clean --dry-run")
         return known[-1], Batch(self._home, known[-1]).put_back()
 
+    def holds(self, part: str) -> bool:
+        """Whether undoing the newest clean-up brings something of that folder of home back."""
+        return any((batch / part).is_dir() for batch in self.batches()[-1:])
+
     def measure(self) -> tuple[int, int]:
         """Bytes and files that emptying frees."""
         sizes = [measure(os.fspath(folder)) for folder in (self.folder, self._doomed)]
@@ -111,7 +115,7 @@ class Batch:
             os.rename(source, target)  # noqa: PTH104
             return
         if _is_folder(source) and _is_folder(target):
-            for name in os.listdir(source):  # noqa: PTH208
+            for name in sorted(os.listdir(source), key=_put_back_order):  # noqa: PTH208
                 self._merge(f"{path}/{name}" if path else name, left)
             if not os.listdir(source):  # noqa: PTH208
                 os.rmdir(source)  # noqa: PTH106
@@ -177,9 +181,14 @@ def _open_up(folder: str) -> None:
                 _open_up(entry.path)
 
 
+def _put_back_order(name: str) -> tuple[bool, bool]:
+    """Of datasets the versions first and the content last: none of it is there without what needs it."""
+    return name == "objects", name == "manifests"
+
+
 def _same_for_us(source: str, path: str) -> bool:
     """Content under its hash, and a lock that nobody holds: whatever has their place is as good."""
-    if path.startswith("objects/"):
+    if path.startswith(("objects/", "datasets/objects/", "datasets/manifests/")):
         return True
     return path.startswith("runs/") and path.count("/") == 2 and os.lstat(source).st_size == 0
 

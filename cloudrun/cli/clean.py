@@ -1,15 +1,17 @@
-"""clean and pin: get rid of what runs left at home and on machines, and keep it."""
+"""clean and pin: get rid of what runs left at home, on machines and in buckets, and keep it."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from cloudrun.cli import render
+from cloudrun.cli.clean_view import SHOWN, cleanup_shape, data_cleanup_shape, show, show_data
 from cloudrun.cli.lazy import Verb
 from cloudrun.cli.options import (
     complete_machine,
@@ -20,29 +22,17 @@ from cloudrun.cli.options import (
     run_argument,
     yes_option,
 )
-from cloudrun.cli.shapes import Shape
-from cloudrun.cli.table import Column
 from cloudrun.cli.text import home_relative, plural, size
 from cloudrun.cli.watch import Watcher
 from cloudrun.errors import UsageError
 from cloudrun.models import FINAL_RUN_STATES, RunState
 
 if TYPE_CHECKING:
-    from cloudrun.cleaning import Choice, Cleaned, Cleanup, Going
+    from cloudrun.cleaning import Choice, Cleaned, Cleanup
     from cloudrun.client import Client
 
-ALL = "all"  # the machines that run
-SHOWN = 20  # the largest runs; --json has all
-COLUMNS = (
-    Column("RUN", 0),
-    Column("JOB", 2, least=8),
-    Column("STATE", 3),
-    Column("ENDED", 4),
-    Column("MACHINE", 5, least=8, optional=True),
-    Column("WHAT", 5, least=10, optional=True),
-    Column("FILES", 6, right=True),
-    Column("SIZE", 1, right=True),
-)
+ALL = "all"  # machines that run; buckets that are known
+BACK = "back with: cloudrun clean --undo; the disk is free after: cloudrun clean --empty-trash"
 SECONDS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 BYTES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}  # powers of 1000, as sizes are shown
 
@@ -126,6 +116,8 @@ def choice_options(command: Command) -> Command:
         "cloudrun clean --project svhn --status failed -y",
         "cloudrun clean --only checkpoints --larger-than 1GB",
         "cloudrun clean --on k80 --older-than 7d",
+        "cloudrun clean --in s3://my-results/svhn --keep-last 3",
+        "cloudrun clean --datasets unused --dry-run",
         "cloudrun clean --undo",
     ),
 )
@@ -137,13 +129,33 @@ def choice_options(command: Command) -> Command:
     shell_complete=complete_machine,
     help="What lies on that machine, or on all that run, instead of what is here; gone for good.",
 )
+@click.option(
+    "--in",
+    "bucket",
+    default="",
+    metavar="URL|all",
+    help="What lies in that bucket (s3://, az://), or in all that are known, instead; gone for good.",
+)
+@click.option(
+    "--datasets",
+    type=click.Choice(["unused"]),
+    help="The versions of datasets that no run was given, instead.",
+)
 @click.option("--undo", is_flag=True, help="Put back what the last clean-up took.")
 @click.option("--empty-trash", is_flag=True, help="Delete for good what clean-ups took.")
 @dry_run_option
 @yes_option
 @json_option
 def clean(
-    on: str, undo: bool, empty_trash: bool, dry_run: bool, yes: bool, as_json: bool, **given: Any
+    on: str,
+    bucket: str,
+    datasets: str | None,
+    undo: bool,
+    empty_trash: bool,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+    **given: Any,
 ) -> None:
     """Get rid of what finished runs left on this computer.
 
@@ -151,26 +163,25 @@ def clean(
     it back. Runs that go on, pinned runs (`cloudrun pin`), and the checkpoint of a run that `restart`
     can go on with always stay; so do the runs' lines in `status` and in the costs.
 
-    With --on nothing here is touched, and nothing comes back: machines have no trash. Machines that are
-    switched off are left out.
+    With --on or --in nothing here is touched, and nothing comes back: machines and buckets have no trash.
+    Machines that are switched off are left out, and so is what is in a bucket and of no run known here.
+
+    --datasets unused takes datasets instead of runs, into the trash; --older-than and --larger-than
+    narrow it.
     """
     client = open_client()
+    alone = [name for name, value in (("--on", on), ("--in", bucket), ("--datasets", datasets)) if value]
+    if len(alone) > 1:
+        raise UsageError(f"{' and '.join(alone)} cannot go together", hint="one place at a time")
     if undo or empty_trash:
-        if (undo and empty_trash) or on or any(given.values()):
+        if (undo and empty_trash) or alone or any(given.values()):
             raise UsageError("--undo and --empty-trash stand alone", hint="cloudrun clean --help")
         _undo(client) if undo else _empty(client, dry_run=dry_run, yes=yes)
-        return
-    cleanup = _plan(client, _choice(**given), on)
-    going = bool(cleanup.runs or cleanup.code)
-    if not as_json:
-        _show(cleanup)
-    done = None
-    if going and not dry_run:
-        done = _clean(client, cleanup, on, yes=yes)
-    if as_json:
-        render.as_json(cleanup_shape(cleanup, done))
-    if done:
-        _report(done, on)
+    elif datasets:
+        _clean_data(client, given, dry_run=dry_run, yes=yes, as_json=as_json)
+    else:
+        where = _Where(client, on, bucket)
+        _clean_runs(where, _choice(**given), dry_run=dry_run, yes=yes, as_json=as_json)
 
 
 @click.command(cls=Verb, examples=("cloudrun pin last", "cloudrun pin 8f3k --off"))
@@ -180,37 +191,6 @@ def pin(run: str, off: bool) -> None:
     """Keep a run from every clean-up."""
     found = open_client().pin(run, pinned=not off)
     render.say(f"{found.id} is no longer pinned" if off else f"{found.id} is pinned: no clean-up takes it")
-
-
-def cleanup_shape(cleanup: Cleanup, done: Cleaned | None) -> Shape:
-    return {
-        "runs": [_run_shape(going) for going in cleanup.runs],
-        "code": {"files": len(cleanup.code), "size_bytes": sum(count for _, count in cleanup.code)},
-        "size_bytes": cleanup.size_bytes,
-        "kept": {
-            "active": cleanup.active,
-            "pinned": cleanup.pinned,
-            "last_or_best": cleanup.ranked,
-            "resumable": cleanup.resumable,
-        },
-        "only_copies": cleanup.only_copies,
-        "cleaned": done
-        and {"runs": done.runs, "code": done.code, "size_bytes": done.size_bytes, "skipped": done.skipped},
-    }
-
-
-def _run_shape(going: Going) -> Shape:
-    return {
-        "id": going.run.id,
-        "job": going.run.job,
-        "project": going.run.project,
-        "state": going.run.state,
-        "ended_at": going.run.ended_at,
-        "machine": going.machine,
-        "paths": list(going.paths),
-        "files": going.files,
-        "size_bytes": going.size_bytes,
-    }
 
 
 def _choice(
@@ -238,71 +218,73 @@ def _choice(
     )
 
 
-def _plan(client: Client, choice: Choice, on: str) -> Cleanup:
-    if not on:
-        return client.plan_cleanup(choice)
-    return client.plan_machine_cleanup(choice, on="" if on == ALL else on, on_event=Watcher())
+@dataclass(frozen=True, slots=True)
+class _Where:
+    """Where runs are cleaned: here, on a machine, or in a bucket."""
+
+    client: Client
+    on: str
+    bucket: str
+
+    @property
+    def here(self) -> bool:
+        return not (self.on or self.bucket)
+
+    def plan(self, choice: Choice) -> Cleanup:
+        if self.on:
+            name = "" if self.on == ALL else self.on
+            return self.client.plan_machine_cleanup(choice, on=name, on_event=Watcher())
+        if self.bucket:
+            address = "" if self.bucket == ALL else self.bucket
+            return self.client.plan_bucket_cleanup(choice, address=address, on_event=Watcher())
+        return self.client.plan_cleanup(choice)
+
+    def clean(self, cleanup: Cleanup) -> Cleaned:
+        if self.on:
+            return self.client.clean_machines(cleanup, on_event=Watcher())
+        if self.bucket:
+            return self.client.clean_buckets(cleanup, on_event=Watcher())
+        return self.client.clean(cleanup, on_event=Watcher())
 
 
-def _clean(client: Client, cleanup: Cleanup, on: str, *, yes: bool) -> Cleaned:
-    if not on:
+def _clean_runs(where: _Where, choice: Choice, *, dry_run: bool, yes: bool, as_json: bool) -> None:
+    cleanup = where.plan(choice)
+    if not as_json:
+        show(cleanup)
+    done = None
+    if (cleanup.runs or cleanup.code) and not dry_run:
+        amount = size(cleanup.size_bytes)
+        confirm(
+            f"Move {amount} into the trash?" if where.here else f"Delete {amount} there for good?", yes=yes
+        )
+        done = where.clean(cleanup)
+    if as_json:
+        render.as_json(cleanup_shape(cleanup, done))
+    if done:
+        gone = "moved into the trash" if where.here else "deleted"
+        render.say(f"{plural(done.runs, 'run')}, {size(done.size_bytes)} {gone}")
+        if done.skipped:
+            render.say(f"{plural(done.skipped, 'run')} left alone: in use, pinned or changed meanwhile")
+        if where.here:
+            render.say(BACK)
+
+
+def _clean_data(client: Client, given: Mapping[str, Any], *, dry_run: bool, yes: bool, as_json: bool) -> None:
+    older_than, larger_than = given["older_than"], given["larger_than"]
+    if any(value for name, value in given.items() if name not in ("older_than", "larger_than")):
+        raise UsageError("--datasets takes --older-than and --larger-than only", hint="cloudrun clean --help")
+    cleanup = client.plan_data_cleanup(older_than=older_than, larger_than_bytes=larger_than)
+    if not as_json:
+        show_data(cleanup)
+    done = None
+    if (cleanup.datasets or cleanup.size_bytes) and not dry_run:
         confirm(f"Move {size(cleanup.size_bytes)} into the trash?", yes=yes)
-        return client.clean(cleanup, on_event=Watcher())
-    confirm(f"Delete {size(cleanup.size_bytes)} there for good?", yes=yes)
-    return client.clean_machines(cleanup, on_event=Watcher())
-
-
-def _show(cleanup: Cleanup) -> None:
-    if cleanup.runs:
-        render.table(COLUMNS, [_row(going) for going in cleanup.runs[:SHOWN]])
-    rest = cleanup.runs[SHOWN:]
-    if rest:
-        more = sum(going.size_bytes for going in rest)
-        render.say(f"... and {plural(len(rest), 'smaller one')} with {size(more)}; --json lists all")
-    code = sum(count for _, count in cleanup.code)
-    if cleanup.code:
-        render.say(f"code that no run needs any more: {plural(len(cleanup.code), 'file')}, {size(code)}")
-    if cleanup.runs or cleanup.code:
-        render.say(f"{plural(len(cleanup.runs), 'run')}, {size(cleanup.size_bytes)} would go")
-    else:
-        render.say("there is nothing to clean")
-    if cleanup.only_copies:
-        render.say(f"the outputs of {plural(cleanup.only_copies, 'run')} are nowhere but there")
-    reasons = _reasons(cleanup)
-    if reasons:
-        render.say(f"stays: {', '.join(reasons)}")
-
-
-def _row(going: Going) -> tuple[str, ...]:
-    what = "" if going.machine or going.paths == ("",) else ", ".join(going.paths)
-    return (
-        going.run.id,
-        going.run.job,
-        going.run.state,
-        going.run.since[:10],
-        going.machine,
-        what,
-        f"{going.files:,}",
-        size(going.size_bytes),
-    )
-
-
-def _reasons(cleanup: Cleanup) -> list[str]:
-    """`2 active runs, 1 pinned run, the checkpoints of 3 unfinished runs`"""
-    counted = ((cleanup.active, "active"), (cleanup.pinned, "pinned"), (cleanup.ranked, "last or best"))
-    found = [plural(count, f"{word} run") for count, word in counted if count]
-    if cleanup.resumable:
-        found.append(f"the checkpoints of {plural(cleanup.resumable, 'unfinished run')}")
-    return found
-
-
-def _report(done: Cleaned, on: str) -> None:
-    gone = "deleted" if on else "moved into the trash"
-    render.say(f"{plural(done.runs, 'run')}, {size(done.size_bytes)} {gone}")
-    if done.skipped:
-        render.say(f"{plural(done.skipped, 'run')} left alone: in use, pinned or changed meanwhile")
-    if not on:
-        render.say("back with: cloudrun clean --undo; the disk is free after: cloudrun clean --empty-trash")
+        done = client.clean_data(cleanup)
+    if as_json:
+        render.as_json(data_cleanup_shape(cleanup, done))
+    if done:
+        render.say(f"{plural(done[0], 'version')}, {size(done[1])} moved into the trash")
+        render.say(BACK)
 
 
 def _undo(client: Client) -> None:
