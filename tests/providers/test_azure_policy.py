@@ -6,13 +6,14 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from azure.core.exceptions import ResourceNotFoundError
 from azure_help import CPU, HERE, ON_DEMAND, REGION, SPOT, STACK, TYPE, Cloud, open_cloud, spec
 from quick_azure import QUICK
 from test_azure_leftovers import make_team
@@ -20,18 +21,21 @@ from waiting import until
 
 from cloudrun.assets import provisioning_dir
 from cloudrun.errors import CloudrunError
+from cloudrun.images import ImageState, OwnImage
 from cloudrun.models import Guard, LaunchOptions, Machine, MachineState, OnPreempt
 from cloudrun.providers.azure import AzureProvider, identity
 from cloudrun.providers.azure.codes import ROLE
 from cloudrun.providers.base import Need
+from cloudrun.providers.tags import image_tags
 from cloudrun.sim.azure.calls import Call
 
 CLOSED = "westus2"  # a region where the subscription may not have the size
 DENIED = ("AuthorizationFailed", "LinkedAuthorizationFailed")
+HASH = "1" * 64
 FAMILY = "Standard NCASv3_T4 Family"
 TEAM = LaunchOptions(resource_group="team")
-# The double has neither, so nothing on it can need these rights.
-NOT_REHEARSED = ["Microsoft.Compute/images/delete", "Microsoft.Compute/snapshots/delete"]
+# The double has no snapshots, so nothing on it can need this right.
+NOT_REHEARSED = ["Microsoft.Compute/snapshots/delete"]
 # Without these it goes on, poorer: plans use what is shipped, machines can only shut down inside.
 DISPENSABLE = (
     "Microsoft.Authorization/permissions/read",
@@ -116,7 +120,8 @@ class Stage:
         """Nothing is left in the subscription, but the role that machines get."""
         groups = self.cloud.session().resources.resource_groups
         for group in groups.list():
-            groups.begin_delete(group["name"], polling=False)
+            with suppress(ResourceNotFoundError):  # it was going
+                groups.begin_delete(group["name"], polling=False)
         self.cloud.until_empty()
 
     def forget_role(self) -> None:
@@ -300,6 +305,29 @@ def terminate_in_a_group(stage: Stage) -> object:
     return until(stage.cloud.everything, lambda left: left == ["team"])
 
 
+def own_image(stage: Stage) -> object:
+    """Made of a machine, found, deleted."""
+    machine, provider = stage.machine(), stage.provider()
+    with stage.rights():
+        image = made(provider, machine)
+        found = [each.name for each in provider.list_images()], provider.own_image(HASH, ON_DEMAND) != ""
+        provider.delete_image(image)
+        return image.state, found, provider.list_images()
+
+
+def launch_from_own_image(stage: Stage) -> object:
+    provider = stage.provider()
+    image = made(provider, stage.machine())
+    with stage.rights():
+        return stage.running(provider, stage.launch(provider, image=image.id)).state
+
+
+def made(provider: AzureProvider, machine: Machine) -> OwnImage:
+    tags = image_tags(STACK.name, HASH, "baked", owner="someone", stored_gb=1)
+    image = provider.create_image(machine, "baked", tags)
+    return until(lambda: provider.describe_image(image), lambda seen: seen.state is not ImageState.PENDING)
+
+
 def leftovers(stage: Stage) -> object:
     """One of each kind, found and freed. The machine keeps what it needs."""
     make_team(stage.cloud)
@@ -333,6 +361,8 @@ PARTS: tuple[Part, ...] = (
     late_disk_refusal,
     terminate,
     terminate_in_a_group,
+    own_image,
+    launch_from_own_image,
     leftovers,
 )
 
@@ -402,6 +432,8 @@ def test_everything_works_with_the_role(whole: Mapping[Part, Played]) -> None:
     assert outcomes["launch_into_a_group"] == outcomes["stop_and_start"] == MachineState.RUNNING
     assert outcomes["launch_again_from_elsewhere"] is True
     assert outcomes["taken_for_good"] == MachineState.PREEMPTED
+    assert outcomes["own_image"] == (ImageState.AVAILABLE, (["baked"], True), [])
+    assert outcomes["launch_from_own_image"] == MachineState.RUNNING
     assert outcomes["another_computer"] == [f"{HERE}/32", "203.0.113.99/32"]
     assert outcomes["machines"] == [(REGION, MachineState.RUNNING)]
     assert outcomes["late_guard_refusal"] == "told"

@@ -2,7 +2,7 @@
 
 session.py arm.py parts.py        the account; calls that go on after their answer; a machine's parts
 offers.py retail.py skus.py quotas.py   what can be had, what it costs, how much of it
-images.py                         the bootable disk of a stack
+images.py snapshots.py            the bootable disk of a stack; machines' disks kept as images
 launch.py                         network, address, machine: once, whatever kills us meanwhile
 instances.py power.py ending.py   states and times; stop means deallocate; the end of all that was made
 network.py names.py disks.py      who may reach a machine, its DNS name, disks that grow
@@ -13,7 +13,10 @@ errors.py codes.py                refusals in our words
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from cloudrun.config import Settings
+from cloudrun.images import OwnImage
 from cloudrun.models import Guard, LaunchSpec, Machine, Offer, Stack
 from cloudrun.payload import companion_path
 from cloudrun.providers.azure import (
@@ -27,13 +30,14 @@ from cloudrun.providers.azure import (
     network,
     offers,
     power,
+    snapshots,
 )
 from cloudrun.providers.azure.session import Session, require_sdk
 from cloudrun.providers.base import Leftover, Need
 
 
 class AzureProvider:
-    """Six verbs, Stoppable, SelfRelease, ResizableDisk, Firewalled and Leftovers."""
+    """Six verbs, Stoppable, SelfRelease, ResizableDisk, Firewalled, Leftovers and SnapshotImages."""
 
     name = instances.PROVIDER
     grows_while_on = False
@@ -103,3 +107,21 @@ class AzureProvider:
 
     def free(self, leftover: Leftover) -> None:
         leftovers.free(self._session, leftover)
+
+    # --- SnapshotImages ---
+
+    def create_image(self, machine: Machine, name: str, tags: Mapping[str, str]) -> OwnImage:
+        """The machine is deallocated, and ends as a machine with this."""
+        return snapshots.create_image(self._session, machine, name, tags)
+
+    def describe_image(self, image: OwnImage) -> OwnImage:
+        return snapshots.describe_image(self._session, image)
+
+    def list_images(self) -> list[OwnImage]:
+        return snapshots.list_images(self._session)
+
+    def delete_image(self, image: OwnImage) -> None:
+        snapshots.delete_image(self._session, image)
+
+    def own_image(self, stack_hash: str, offer: Offer) -> str:
+        return snapshots.own_image(self._session, stack_hash, offer)

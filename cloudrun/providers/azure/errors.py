@@ -47,6 +47,7 @@ _NEEDED = re.compile(r"Additional (?:Required|requested): (\d+)", re.IGNORECASE)
 _ACTION = re.compile(r"action(?:\(s\))? '([^']+)'")
 _NAMESPACE = re.compile(r"namespace '([\w.]+)'")
 _BAD_TYPE = re.compile(r"\bVM size\b|\bvmSize\b", re.IGNORECASE)
+_NO_IMAGE = re.compile(r"^The Image '?/\S+ cannot be found", re.IGNORECASE)
 _GENERATION = re.compile(r"hypervisor generation", re.IGNORECASE)
 _LOGIN_CODE = re.compile(r"AADSTS\d+: ?[^\r\n]*")
 
@@ -105,6 +106,8 @@ def _row_of(code: str, words: str, type: str) -> Row | None:
         return find_row("QuotaExceeded")
     if _GENERATION.search(words):
         return BAD_GENERATION
+    if _NO_IMAGE.search(words):
+        return find_row("ImageNotFound")
     if code in ("InvalidParameter", "BadRequest") and type and _BAD_TYPE.search(words):
         return BAD_TYPE
     return find_row(code)

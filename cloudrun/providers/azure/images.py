@@ -66,9 +66,16 @@ def boot_image(session: Session, stack: Stack, type: str, region: str) -> str:
     return fitting[-1].urn
 
 
-def image_reference(urn: str) -> dict[str, str]:
-    """The URN as a machine's storage profile has it."""
-    return dict(zip(("publisher", "offer", "sku", "version"), urn.split(":"), strict=True))
+def is_own(image: str) -> bool:
+    """Whether it is the id of an image of one's own, and not the URN of one that somebody publishes."""
+    return image.startswith("/")
+
+
+def image_reference(image: str) -> dict[str, str]:
+    """The image as a machine's storage profile has it."""
+    if is_own(image):
+        return {"id": image}
+    return dict(zip(("publisher", "offer", "sku", "version"), image.split(":"), strict=True))
 
 
 def login_user(image_key: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from cloudrun.catalog.loader import find_type
 from cloudrun.config import Settings
 from cloudrun.errors import CloudrunError, ProviderError
+from cloudrun.images import IMAGE_FACT
 from cloudrun.models import Machine, MachineState, Market, OnPreempt, SshAddress
 from cloudrun.providers import tags as t
 from cloudrun.providers.answers import side_by_side
@@ -20,7 +21,7 @@ from cloudrun.providers.azure.ending import GOING, delete_parts, is_standing
 from cloudrun.providers.azure.errors import error_for, mapped
 from cloudrun.providers.azure.identity import let_release_itself
 from cloudrun.providers.azure.names import dns_name
-from cloudrun.providers.azure.parts import ASKED, canonical, parts_of_id, stem_of
+from cloudrun.providers.azure.parts import ASKED, IMAGE, canonical, parts_of_id, stem_of
 from cloudrun.providers.azure.session import Session
 from cloudrun.providers.rented import fact, ssh_address, told_by
 
@@ -168,12 +169,14 @@ def _state(vm: Body) -> MachineState:
 def _detail(vm: Body, state: MachineState) -> tuple[tuple[str, str], ...]:
     seen = power.look_at(vm)
     tags, label = seen.tags, seen.tags.get(DNS_LABEL, "")
+    image = str((vm["properties"]["storageProfile"].get("imageReference") or {}).get("id", ""))
     facts = {
         "token": tags.get(t.TOKEN, ""),
         "state": "stopping" if seen.power == power.DEALLOCATING else seen.power,
         "on-preempt": tags.get(t.ON_PREEMPT, ""),
         "fixed-address": tags.get(t.ADDRESS, ""),
         "dns": dns_name(label, str(vm["location"])) if label else "",
+        IMAGE_FACT: canonical(image, IMAGE) if image else "",
     }
     why: tuple[tuple[str, str], ...] = ()
     if state is MachineState.STOPPED:

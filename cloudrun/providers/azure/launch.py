@@ -31,7 +31,7 @@ from cloudrun.providers.azure.arm import Body, begin, id_of, shown_or_none
 from cloudrun.providers.azure.disks import disk_type
 from cloudrun.providers.azure.ending import delete_parts
 from cloudrun.providers.azure.errors import mapped
-from cloudrun.providers.azure.images import boot_image, image_key, image_reference, login_user
+from cloudrun.providers.azure.images import boot_image, image_key, image_reference, is_own, login_user
 from cloudrun.providers.azure.instances import (
     DNS_LABEL,
     PROVIDER,
@@ -47,6 +47,7 @@ from cloudrun.providers.azure.network import make_interface, make_network
 from cloudrun.providers.azure.parts import ASKED, IP, NIC, VM, Parts, parts_of, parts_of_id, stem_of
 from cloudrun.providers.azure.power import BUSY, has_code
 from cloudrun.providers.azure.session import Session
+from cloudrun.providers.azure.snapshots import least_disk_gb
 from cloudrun.providers.firewall import my_address
 from cloudrun.providers.launched import Launched, launch_folder, load_launched, now
 from cloudrun.providers.rented import as_asked
@@ -104,9 +105,8 @@ def _prepare(session: Session, spec: LaunchSpec, folder: Path) -> Launched:
             hint="give its whole id: az network vnet subnet show --query id ...",
         )
     disk = disk_type(session, offer, options.disk_type)
-    image = boot_image(session, spec.stack, offer.type, offer.region)
+    image, disk_gb = _boots(session, spec)
     user = login_user(image_key(spec.stack))
-    disk_gb = spec.disk_gb or LEAST_DISK_GB
     asked_at = now()
     tags = t.launch_tags(
         spec,
@@ -140,6 +140,14 @@ def _prepare(session: Session, spec: LaunchSpec, folder: Path) -> Launched:
     launched = Launched(spec.token, offer.region, asked_at, request, provider=PROVIDER)
     launched.save(folder)
     return launched
+
+
+def _boots(session: Session, spec: LaunchSpec) -> tuple[str, int]:
+    """The image, and how big a disk: at least as big as an image of one's own is."""
+    disk_gb = spec.disk_gb or LEAST_DISK_GB
+    if not is_own(spec.image):
+        return boot_image(session, spec.stack, spec.offer.type, spec.offer.region), disk_gb
+    return spec.image, max(disk_gb, least_disk_gb(session, spec.image, spec.offer.region))
 
 
 def _disk(parts: Parts, kind: str, disk_gb: int) -> dict[str, Any]:

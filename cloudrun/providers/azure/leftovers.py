@@ -22,13 +22,13 @@ from cloudrun.providers.azure.arm import Body, begin, state_of
 from cloudrun.providers.azure.ending import GOING, delete_group, delete_part
 from cloudrun.providers.azure.errors import codes_of, mapped
 from cloudrun.providers.azure.instances import PROVIDER, machine_of
-from cloudrun.providers.azure.parts import ASKED, DISK, IP, NIC, NSG, STEM, VM, VNET, parts_of_id
+from cloudrun.providers.azure.parts import ASKED, DISK, IMAGE, IP, NIC, NSG, STEM, VM, VNET, parts_of_id
 from cloudrun.providers.azure.session import Session
 from cloudrun.providers.base import Leftover
 from cloudrun.providers.launched import KEYS, UNDER_WAY, free_keys, left_keys
 
 GROUP = "resource group"
-SNAPSHOT, IMAGE = "Microsoft.Compute/snapshots", "Microsoft.Compute/images"
+SNAPSHOT = "Microsoft.Compute/snapshots"
 # In the order in which they can go: groups of ours take all in them along.
 KINDS: Mapping[str, str] = {
     NIC: "network interface",
@@ -46,6 +46,7 @@ OUR_DISK = re.compile(rf"{STEM}[0-9a-f]{{12}}-disk")
 # What cannot go because of something that goes anyway.
 GOES_ANYWAY = ("ResourceGroupBeingDeleted", "ResourceGroupNotFound", "ResourceNotFound", "NotFound")
 # Rows of billing.csv for the kinds of disks, priced by the GB-month.
+SNAPSHOT_ROW = "snapshot (standard storage)"  # images cost as much
 DISK_ROWS = {
     "StandardSSD_LRS": "disk standard SSD",
     "StandardSSD_ZRS": "disk standard SSD",
@@ -166,7 +167,11 @@ def _price(kind: str, each: Body) -> Decimal | None:
         return None if rule is None or rule.price_usd is None else rule.price_usd * HOURS_PER_MONTH
     size_gb = (each.get("properties") or {}).get("diskSizeGB")
     sku = str((each.get("sku") or {}).get("name", ""))
-    row = "snapshot (standard storage)" if kind == SNAPSHOT else DISK_ROWS.get(sku, "")
-    rules = (rule for rule in load_billing() if (rule.provider, rule.what) == (PROVIDER, row))
-    monthly = next((rule.price_usd for rule in rules if rule.valid_to is None), None)
+    monthly = list_price(SNAPSHOT_ROW if kind == SNAPSHOT else DISK_ROWS.get(sku, ""))
     return None if monthly is None or size_gb is None else monthly * int(size_gb)
+
+
+def list_price(what: str) -> Decimal | None:
+    """Today's price of billing.csv; one region's stands for all. None where it is not known."""
+    rules = (rule for rule in load_billing() if (rule.provider, rule.what) == (PROVIDER, what))
+    return next((rule.price_usd for rule in rules if rule.valid_to is None), None)

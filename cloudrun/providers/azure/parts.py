@@ -18,6 +18,7 @@ ASKED = "cloudrun-asked"  # tag: when the launch was asked for, at this computer
 
 VM = "Microsoft.Compute/virtualMachines"
 DISK = "Microsoft.Compute/disks"
+IMAGE = "Microsoft.Compute/images"  # not a machine's: it outlives the one that it is made of
 NIC = "Microsoft.Network/networkInterfaces"
 IP = "Microsoft.Network/publicIPAddresses"
 NSG = "Microsoft.Network/networkSecurityGroups"
@@ -55,11 +56,11 @@ def parts_of_id(id: str) -> Parts:
     return Parts(group=words[4], stem=words[-1])
 
 
-def canonical(id: str) -> str:
-    """The id of a machine as we keep it. Azure's are the same in capital and small letters, and lists show
-    names of groups in others than the machine itself does."""
+def canonical(id: str, kind: str = VM) -> str:
+    """The id of a machine, or of something else, as we keep it. Azure's are the same in capital and small
+    letters, and lists show names of groups in others than the machine itself does."""
     words = id.split("/")
-    return f"/subscriptions/{words[2]}/resourceGroups/{words[4].lower()}/providers/{VM}/{words[-1].lower()}"
+    return f"/subscriptions/{words[2]}/resourceGroups/{words[4].lower()}/providers/{kind}/{words[-1].lower()}"
 
 
 def stem_of(token: str) -> str:
