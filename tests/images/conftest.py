@@ -13,7 +13,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "rented"))  # for t
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "providers"))  # for accounts
 
 import aws_help
-from image_cases import ImageCase, aws_case
+import azure_help
+from image_cases import ImageCase, aws_case, azure_case
 
 from cloudrun.sim.machine import MachineHost
 
@@ -37,7 +38,17 @@ def aws(tmp_path: Path, machines: MachineHost, monkeypatch: pytest.MonkeyPatch) 
         yield cloud
 
 
-CASES = {"aws": aws_case}
+@pytest.fixture
+def azure(
+    tmp_path: Path, machines: MachineHost, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[azure_help.Cloud]:
+    """As `aws`, a subscription of Azure's."""
+    home = tmp_path / "home"
+    with azure_help.open_cloud(home, monkeypatch, host=machines, ssh_port=SIM_SSH_PORT) as cloud:
+        yield cloud
+
+
+CASES = {"aws": aws_case, "azure": azure_case}
 
 
 @pytest.fixture(params=sorted(CASES))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import cast
 
 import aws_help
+import azure_help
 from rented_cloud import RentedCloud
 from waiting import until
 
@@ -62,3 +63,10 @@ def aws_case(cloud: aws_help.Cloud) -> ImageCase:
         return images + [each["SnapshotId"] for each in snapshots]
 
     return ImageCase("aws", cloud, aws_help.SPOT, "us-west-2", stored)
+
+
+def azure_case(cloud: azure_help.Cloud) -> ImageCase:
+    def stored() -> list[str]:
+        return [str(each["id"]).lower() for each in cloud.session().compute.images.list()]
+
+    return ImageCase("azure", cloud, azure_help.SPOT, "westus2", stored)
