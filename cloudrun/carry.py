@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
 
-from cloudrun import bucket_outputs, bundle, datasets_remote, rent
+from cloudrun import bucket_outputs, bundle, datasets_remote, outbox, rent
 from cloudrun.attempts import Order, process_key
 from cloudrun.bucket import open_bucket
-from cloudrun.context import Context
+from cloudrun.context import Context, now
 from cloudrun.errors import (
     BootFailed,
     CloudrunError,
@@ -19,15 +22,23 @@ from cloudrun.errors import (
     ConnectionLost,
     MachineError,
     NotFound,
+    ProviderError,
     Refused,
+    RemoteError,
     TransferFailed,
+    UsageError,
 )
 from cloudrun.events import Note, Progress
-from cloudrun.models import Attempt, DataInput, Machine, MachineState, OnPreempt, Run
+from cloudrun.models import Attempt, DataInput, Machine, MachineState, Market, OnPreempt, Run
 from cloudrun.records import to_json
 from cloudrun.remote import datalink, process, transfer
+from cloudrun.remote.process import ProcessStatus
 from cloudrun.remote.shell import Shell
 
+OUTBOX_WAIT_POLLS = 8  # for a client, after the run's end: two minutes
+OUTBOX_MARGIN = timedelta(hours=1)  # of a signature, beyond the guard's deadline
+NO_DEADLINE = timedelta(days=7)  # the longest that S3 signs for
+CERTIFICATE_END = "-----END CERTIFICATE-----\n"
 PULL_TRIES = 5
 RETRY_S = 0.5
 
@@ -122,21 +133,31 @@ def push_checkpoint(ctx: Context, run: Run, attempt: Attempt, shell: Shell) -> s
     )
 
 
-def bring_home(ctx: Context, run: Run, attempt: Attempt, machine: Machine) -> str:
-    """Pull and verify the outputs; a note instead where there are none to be had.
+def bring_home(ctx: Context, run: Run, attempt: Attempt, machine: Machine, order: Order) -> str:
+    """Pull and verify the outputs, or take what the machine left in the run's bucket; a note instead where
+    there are none to be had. Once all is at home, later calls ask nobody.
 
     The machine may be ending itself meanwhile (its deadline): a free one is started again for the pull.
     """
-    if attempt.started_at is None:
-        return ""
+    home = "" if attempt.started_at is None else ctx.files(run).home_note(attempt.number)
+    if home is not None:
+        return home
     for tries_left in reversed(range(PULL_TRIES)):
         machine = rent.wake(ctx, machine)
+        if machine.state.gone or (machine.state is MachineState.STOPPED and machine.market is not Market.OWN):
+            try:
+                if take_outbox(ctx, run, attempt, order) is not None:
+                    return ctx.files(run).home_note(attempt.number) or ""
+            except TransferFailed as damage:
+                return f"outputs not yet pulled went with {machine.name}; {damage.message}"
         if machine.state.gone:
             return f"outputs not yet pulled went with {machine.name}"
         try:
             machine, shell = rent.await_ready(ctx, machine)
             with closing(shell):
                 _pull(ctx, run, attempt, shell)
+                ctx.files(run).note_home(attempt.number)
+                _drop_outbox(attempt, machine, order, shell)
             break
         except BootFailed:
             raise
@@ -164,6 +185,65 @@ def store_outputs(ctx: Context, run: Run, order: Order) -> str:
     return ""
 
 
+def leave_outbox(
+    ctx: Context, run: Run, attempt: Attempt, machine: Machine, order: Order, shell: Shell
+) -> None:
+    """Where the run has a bucket, let a rented machine store there what nobody comes for; addresses that an
+    earlier client left are renewed. What stands in the way is said, and stops nothing."""
+    if not _has_outbox(machine, order):
+        return
+    until = machine.deadline_at + OUTBOX_MARGIN if machine.deadline_at else now() + NO_DEADLINE
+    try:
+        bucket = open_bucket(order.outputs_to, ctx.settings)
+        outbox.leave(
+            shell,
+            process_key(attempt),
+            bucket,
+            lives_s=max(0.0, (until - now()).total_seconds()),
+            wait_s=OUTBOX_WAIT_POLLS * ctx.settings.poll_s,
+            authority=_authority(ctx),
+        )
+    except (ProviderError, UsageError, RemoteError) as error:
+        ctx.on_event(Note(f"without a client nothing of {run.id} would reach its bucket: {error.message}"))
+        return
+    if bucket.signing_limit:
+        ctx.on_event(Note(bucket.signing_limit))
+
+
+def take_outbox(ctx: Context, run: Run, attempt: Attempt, order: Order) -> ProcessStatus | None:
+    """What the machine left in the run's bucket, brought home and verified (blocking): how the attempt ended.
+    None where it left nothing. Raises TransferFailed for what was damaged there."""
+    if not order.outputs_to or attempt.started_at is None:
+        return None
+    files = ctx.files(run)
+    letter = outbox.fetch(
+        open_bucket(order.outputs_to, ctx.settings),
+        process_key(attempt),
+        outputs=files.outputs,
+        log=files.log(attempt.number),
+        progress=_shown(ctx, "fetch"),
+    )
+    if letter is None:
+        return None
+    lost = [
+        f"{len(letter.skipped)} outputs went with {attempt.machine}, as {path!r}"
+        for path in letter.skipped[:1]
+    ]
+    files.note_home(attempt.number, "".join(lost))
+    ctx.on_event(Note(f"{attempt.machine} left its outputs in {order.outputs_to}: they are home"))
+    return letter.status
+
+
+def sweep_outbox(ctx: Context, run: Run, order: Order) -> None:
+    """Remove what machines left in the bucket, once all is at home. What stays is said, and harms nothing."""
+    if not order.outputs_to:
+        return
+    try:
+        outbox.sweep(open_bucket(order.outputs_to, ctx.settings), run.id)
+    except CloudrunError as error:
+        ctx.on_event(Note(f"the machine's parts stay in {order.outputs_to}: {error.message}"))
+
+
 def salvage(ctx: Context, run: Run, attempt: Attempt) -> None:
     """From a machine that is being taken: the outputs, its checkpoint first, while it still answers (blocking
     until it is gone). What does not come in time was pulled by the timer, or is lost."""
@@ -179,6 +259,26 @@ def salvage(ctx: Context, run: Run, attempt: Attempt) -> None:
                 _pull(ctx, run, attempt, shell, prefix=prefix)
     except CloudrunError as error:
         ctx.on_event(Note(f"not all outputs of {machine.name} could be saved: {error.message}"))
+
+
+def _has_outbox(machine: Machine, order: Order) -> bool:
+    """One's own machine stays, with all that is on it."""
+    return bool(order.outputs_to) and machine.market is not Market.OWN
+
+
+def _drop_outbox(attempt: Attempt, machine: Machine, order: Order, shell: Shell) -> None:
+    if _has_outbox(machine, order):
+        with suppress(RemoteError):  # it would store in vain
+            outbox.drop(shell, process_key(attempt))
+
+
+def _authority(ctx: Context) -> str:
+    """What a rehearsal's machine has to trust: the first certificate of the file that this process trusts."""
+    path = os.environ.get("SSL_CERT_FILE", "") if ctx.settings.sim else ""
+    if not path:
+        return ""
+    head, end, _ = Path(path).read_text(encoding="ascii").partition(CERTIFICATE_END)
+    return head + end
 
 
 def _pull(ctx: Context, run: Run, attempt: Attempt, shell: Shell, *, prefix: str = "") -> None:

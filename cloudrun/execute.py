@@ -29,24 +29,30 @@ from cloudrun.attempts import (
 from cloudrun.capacity import REFUSALS, wait_for_capacity, where
 from cloudrun.carry import (
     bring_home,
+    leave_outbox,
     process_spec,
     push_checkpoint,
     push_code,
     push_data,
     salvage,
     store_outputs,
+    sweep_outbox,
+    take_outbox,
 )
 from cloudrun.context import CancelRequested, Context, now
 from cloudrun.datasets_inputs import keep_inputs
 from cloudrun.errors import (
     CloudrunError,
+    CommandFailed,
     MachineError,
     Preempted,
     ProviderError,
     Refused,
+    TransferFailed,
 )
 from cloudrun.events import Note, StageEnded, StageStarted, StateChanged
-from cloudrun.follow import end_of, follow_process, stop_process
+from cloudrun.follow import end_of, follow_process, stop_process, take_metrics
+from cloudrun.gpu_seen import look_command, no_gpu
 from cloudrun.guard import PULL_GRACE_MINUTES, make_guard
 from cloudrun.models import (
     Attempt,
@@ -65,6 +71,7 @@ from cloudrun.provision import provision as provision_machine
 from cloudrun.records import from_json, to_json
 from cloudrun.remote import process
 from cloudrun.remote.shell import Shell
+from cloudrun.runcost import cost_so_far_usd
 from cloudrun.runfiles import RunFiles
 
 FINAL_STATE = {
@@ -91,17 +98,19 @@ def walk(ctx: Context, run: Run) -> Run:
                 machine, shell = launch(ctx, run, attempt)
                 with closing(shell):
                     machine = provision(ctx, run, attempt, machine, shell)
-                    run = start(ctx, run, attempt, shell)
+                    run = start(ctx, run, attempt, machine, shell)
                     attempt = follow(ctx, run, attempt, machine, shell)
             run = release(ctx, run, attempt)
         except REFUSALS as refusal:
             run = take_next_candidate(ctx, run, attempt, refusal)
         except Preempted as loss:
-            run = move_on(ctx, run, _newest_attempt(ctx, run), loss)  # it has started since
+            attempt = _newest_attempt(ctx, run)  # it has started since
+            run = settle_by_outbox(ctx, run, attempt, loss) or move_on(ctx, run, attempt, loss)
         except CancelRequested:
             stop_process(ctx, run, _newest_attempt(ctx, run))  # it may have started since
         except (ProviderError, MachineError, Refused) as error:
-            fail(ctx, run, _newest_attempt(ctx, run), error)
+            attempt = _newest_attempt(ctx, run)
+            run = settle_by_outbox(ctx, run, attempt, error) or fail(ctx, run, attempt, error)
     return run
 
 
@@ -149,7 +158,14 @@ def launch(ctx: Context, run: Run, attempt: Attempt) -> tuple[Machine, Shell]:
             machine = rent.launch_machine(ctx, _spec(ctx, run, attempt), repeat=repeat)
         if machine.market is Market.OWN:
             machine = rent.wake(ctx, machine)
-        return rent.await_ready(ctx, machine, each_turn=lambda: ctx.refuse_cancelled(run))
+        fresh = attempt.started_at is None  # a job that runs already is not ended for what nvidia-smi says
+        greeting = look_command(machine, load_order(ctx, run).stack) if fresh else rent.GREETING
+        try:
+            return rent.await_ready(
+                ctx, machine, each_turn=lambda: ctx.refuse_cancelled(run), greeting=greeting
+            )
+        except CommandFailed as failure:
+            raise no_gpu(machine, failure.result) from failure
 
 
 def provision(ctx: Context, run: Run, attempt: Attempt, machine: Machine, shell: Shell) -> Machine:
@@ -165,14 +181,16 @@ def provision(ctx: Context, run: Run, attempt: Attempt, machine: Machine, shell:
         )
 
 
-def start(ctx: Context, run: Run, attempt: Attempt, shell: Shell) -> Run:
-    """8. Code, data and last checkpoint pushed, the process started detached. A known one is left alone."""
+def start(ctx: Context, run: Run, attempt: Attempt, machine: Machine, shell: Shell) -> Run:
+    """8. Code, data and last checkpoint pushed, the process started detached. A known one is left alone, and
+    told anew where it may leave its outputs."""
     with ctx.stage(Stage.START, run, attempt.number):
         key = process_key(attempt)
+        order = load_order(ctx, run)
+        leave_outbox(ctx, run, attempt, machine, order, shell)
         if attempt.started_at is None or process.status(shell, key).state is process.ProcessState.ABSENT:
             push_code(ctx, run, shell)
             resume_from = push_checkpoint(ctx, run, attempt, shell)
-            order = load_order(ctx, run)
             data = push_data(ctx, attempt, order.data, shell)
             process.start(shell, process_spec(ctx, run, attempt, order, resume_from, data))
             ctx.store.update_attempt(run.id, attempt.number, started_at=now())
@@ -187,17 +205,38 @@ def follow(ctx: Context, run: Run, attempt: Attempt, machine: Machine, shell: Sh
 
 
 def release(ctx: Context, run: Run, attempt: Attempt) -> Run:
-    """10. Outputs home and verified, the machine let go, the charge closed, the cost known."""
+    """10. Outputs home and verified, the machine let go, the charge closed; then, with nothing billed any
+    more, the outputs to the run's bucket where it has one."""
     with ctx.stage(Stage.RELEASE, run, attempt.number):
-        run = ctx.set_state(run, RunState.RELEASING)
+        run, order = ctx.set_state(run, RunState.RELEASING), load_order(ctx, run)
         machine = ctx.store.get_machine(attempt.machine)
-        note = ""
+        said = []
         if machine is not None:
-            said = bring_home(ctx, run, attempt, machine), store_outputs(ctx, run, load_order(ctx, run))
-            note = "; ".join(filter(None, said))
-            if machine.run_owned and not load_order(ctx, run).keep:
+            said.append(bring_home(ctx, run, attempt, machine, order))
+            if machine.run_owned and not order.keep:
                 rent.let_go(ctx, machine)
-    return finish(ctx, run, attempt, note)
+            said.append(store_outputs(ctx, run, order))
+            sweep_outbox(ctx, run, order)
+    return finish(ctx, run, attempt, "; ".join(filter(None, said)))
+
+
+def settle_by_outbox(ctx: Context, run: Run, attempt: Attempt, loss: CloudrunError) -> Run | None:
+    """A machine that is gone may have said in the run's bucket how the run ended, and left its outputs there:
+    then the run ends so. None where it did not, or was taken before the run's end: what it saved is home.
+
+    What was damaged in the bucket is added to the loss, which then is the last word.
+    """
+    if attempt.outcome is not None:
+        return None
+    try:
+        status = take_outbox(ctx, run, attempt, load_order(ctx, run))
+    except TransferFailed as damage:
+        loss.message = f"{loss.message}; {damage.message}"
+        return None
+    if status is None or status.reason == "preempted":
+        return None
+    take_metrics(ctx, run, attempt)
+    return release(ctx, run, end_of(ctx, run, attempt, status))
 
 
 def finish(ctx: Context, run: Run, attempt: Attempt, note: str = "") -> Run:
@@ -211,7 +250,7 @@ def finish(ctx: Context, run: Run, attempt: Attempt, note: str = "") -> Run:
         exit_code=attempt.exit_code,
         message="; ".join(part for part in (attempt.message, note) if part),
         outputs_bytes=_bytes_below(ctx, run),
-        cost_usd=ledger.cost_so_far_usd(ctx.store, run, now=now()),
+        cost_usd=cost_so_far_usd(ctx.store, run, now=now()),
     )
     save_record(ctx, run)
     return run

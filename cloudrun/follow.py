@@ -8,11 +8,12 @@ provider's word about the machine, or the agent's about the process, does.
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import BinaryIO, Self
 
 from cloudrun import rent
@@ -56,6 +57,15 @@ def follow_process(
                     loss = error
             ctx.on_event(Note(f"{loss.message}; the run goes on, connecting again"))
             machine, shell = _reconnect(ctx, machine, loss)
+
+
+def take_metrics(ctx: Context, run: Run, attempt: Attempt) -> None:
+    """The job's metric as the file at home has it, where nobody listened to the end."""
+    path = ctx.files(run).outputs / "metrics.jsonl"
+    with ctx.files(run).log(attempt.number).open("ab") as log:
+        listener = _Listener(ctx, ctx.store.find_run(run.id), attempt, log)
+        for line in path.read_bytes().splitlines() if path.is_file() else ():
+            listener.take_line(line)
 
 
 def end_of(ctx: Context, run: Run, attempt: Attempt, status: process.ProcessStatus) -> Attempt:
@@ -205,6 +215,13 @@ class _Listener:
             else:
                 return item.status
         raise ConnectionLost("the machine stopped talking before the run ended")
+
+    def take_line(self, line: bytes) -> None:
+        """A line of the job's metrics that did not come over the line."""
+        with suppress(ValueError, RecursionError):
+            values = json.loads(line)
+            if isinstance(values, dict):
+                self._note_metric(values)
 
     def _note_state(self, status: process.ProcessStatus) -> None:
         state = STATE_OF[status.state]

@@ -22,6 +22,7 @@ class RunFiles:
         self.outputs = self.folder / "outputs"
         self.checkpoint = self.outputs / "checkpoint"
         self.hashes = self.folder / "hashes.json"  # of outputs, between pushes to a bucket
+        self._home = self.folder / "home.txt"  # the attempt whose outputs are all at home
         self.supervisor_log = self.folder / "supervisor.log"
         self._lock = self.folder / "lock"
 
@@ -33,6 +34,19 @@ class RunFiles:
         """All attempts' logs, oldest first."""
         found = self.folder.glob("attempt-*.log")
         return sorted(found, key=lambda path: int(path.stem.removeprefix("attempt-")))
+
+    def note_home(self, attempt: int, note: str = "") -> None:
+        """What there is of that attempt's outputs is at home, verified: its machine is not needed any more.
+        note: what there is to say of them in the run's last word."""
+        self._home.write_text(f"{attempt}\n{note}", encoding="utf-8")
+
+    def home_note(self, attempt: int) -> str | None:
+        """The note that was left with `note_home` for that attempt; None where that was not called."""
+        try:
+            number, _, note = self._home.read_text(encoding="utf-8").partition("\n")
+        except OSError:
+            return None
+        return note if number == str(attempt) else None
 
     def create(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
