@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from cloudrun.health_look import NO_PROGRAM, TOO_LONG, Disk, Look
+from cloudrun.gpu_seen import why_no_gpu
+from cloudrun.health_look import Disk, Look
 from cloudrun.models import Machine, Market, Stack
 from cloudrun.provision_steps import FRAMEWORKS, GPU_SEEN, PACKAGES, Step
 from cloudrun.stacks import stack_hash
@@ -22,17 +23,6 @@ STACK_HASH = "stack-hash"
 PASSING = ("cpu_count", "memory_bytes", "disk_free_bytes", "gpu_memory_mib", STACK_HASH)
 OF_THE_DRIVER = ("driver", "cuda", "gpu", "gpu_count")  # unknown while it does not answer
 RESTART = ("No devices were found", "GPU is lost", "fallen off the bus")  # cured by another host
-# What nvidia-smi says (NVIDIA's own words, of nvidia-smi and NVML), and what it means.
-MEANINGS = (
-    (
-        "couldn't communicate with the NVIDIA driver",
-        "the driver is not loaded, as after an update of driver or kernel",
-    ),
-    ("Driver/library version mismatch", "the driver was replaced under the one that is loaded, by an update"),
-    ("No devices were found", "the driver answers and finds no GPU"),
-    ("GPU is lost", "a GPU no longer answers the driver"),
-    ("fallen off the bus", "a GPU no longer answers the driver"),
-)
 
 
 class Severity(StrEnum):
@@ -79,16 +69,6 @@ def judge(machine: Machine, stack: Stack | None, steps: Sequence[Step], seen: Lo
         _clock(machine, seen),
         *(_disk(machine, disk, seen) for disk in seen.disks),
     ]
-
-
-def why_no_gpu(code: int, words: str) -> str:
-    """What it means that nvidia-smi ended so, with its own words."""
-    if code == NO_PROGRAM:
-        return "nvidia-smi is missing, and with it the driver"
-    if code == TOO_LONG:
-        return "nvidia-smi does not come back: the driver hangs"
-    meaning = next((meaning for said, meaning in MEANINGS if said in words), "the driver does not answer")
-    return f"{meaning}; nvidia-smi says: {words}" if words else meaning
 
 
 def _driver(machine: Machine, lock: Mapping[str, str], names: Sequence[str], seen: Look) -> Iterator[Finding]:

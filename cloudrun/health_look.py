@@ -17,7 +17,6 @@ from cloudrun.remote.shell import Shell
 
 LOOK_TIMEOUT_S = 420.0  # the checks' 300 s (a framework on a cold disk), nvidia-smi, du and the probe
 NO_GUARD = "flock -n ~/.cloudrun/guard.lock true"  # true while nobody watches
-NO_PROGRAM, TOO_LONG = 127, 124  # exit codes of sh and of timeout
 _CLOCK = "date +%s.%N"
 _SECONDS = re.compile(r"\d+(?:\.\d+)?")
 

@@ -20,6 +20,7 @@ from cloudrun.capacity import REFUSALS
 from cloudrun.context import Context, now
 from cloudrun.errors import (
     BootFailed,
+    CommandFailed,
     ConnectFailed,
     ConnectionLost,
     Credentials,
@@ -45,6 +46,7 @@ SEEN = ("state", "address", "ended_at", "detail")  # what a provider tells anew 
 FRESH_POLLS = 4  # a minute: EC2 shows a new machine to other calls within seconds, without a promise
 LINE_WAITS_S = (1.0, 4.0)
 KNOCK_S, MOST_KNOCK_S = 0.05, 1.0  # between two tries to get a shell
+GREETING = "true"
 SILENT_S = 5.0  # a refused connection comes back sooner; a firewall says nothing
 BOOT_TIMEOUT_S = 900.0  # a p2 with a DLAMI takes minutes; past this something is wrong
 
@@ -183,10 +185,12 @@ def await_ready(
     *,
     each_turn: Callable[[], None] = lambda: None,
     just_seen: bool = False,
+    greeting: str = GREETING,
 ) -> tuple[Machine, Shell]:
     """Wait (blocking) until the machine runs and its shell answers; `each_turn` may raise to end the wait.
 
     just_seen: `machine` is what its provider said a moment ago, and need not say again.
+    greeting: the command that its shell answers; CommandFailed where it fails.
     Raises BootFailed after BOOT_TIMEOUT_S, Preempted, or MachineError when it ended meanwhile.
     """
     give_up_at = time.monotonic() + BOOT_TIMEOUT_S
@@ -204,7 +208,7 @@ def await_ready(
         if machine.state is MachineState.RUNNING and machine.address is not None:
             if ask_at == 0:
                 wait_s, ask_at = KNOCK_S, time.monotonic() + ctx.settings.poll_s
-            shell = knock(ctx, machine)
+            shell = knock(ctx, machine, greeting)
             if shell is not None:
                 return machine, shell
         if is_paused(machine):
@@ -223,16 +227,20 @@ def first_wait_s(ctx: Context, machine: Machine) -> float:
     return KNOCK_S if machine.market is Market.OWN else ctx.settings.poll_s / 3
 
 
-def knock(ctx: Context, machine: Machine) -> Shell | None:
+def knock(ctx: Context, machine: Machine, greeting: str = GREETING) -> Shell | None:
     """The machine's shell if it answers now. Where nothing came back at all, a firewall may stand between:
-    this computer's address of now is let in. Raises HostKeyMismatch for a machine whose key was seen before.
+    this computer's address of now is let in. Raises HostKeyMismatch for a machine whose key was seen before,
+    CommandFailed where it answers that the greeting failed.
     """
     shell = ctx.connect(machine)
     began_at = time.monotonic()
     try:
-        shell.run("true", timeout_s=20)
+        shell.run(greeting, timeout_s=20)
     except ConnectFailed:
         shell.close()
+    except CommandFailed:
+        shell.close()
+        raise
     except HostKeyMismatch:
         shell.close()
         if machine.provisioned or machine.market is Market.OWN:

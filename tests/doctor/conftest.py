@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +25,8 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
         pytest.skip(f"machines that can be broken: {why_not}")
     folder = tmp_path_factory.mktemp("doctor")
     record = daemon.up(folder / "sim")
-    with pytest.MonkeyPatch.context() as patch:
+    with contextlib.ExitStack() as at_last, pytest.MonkeyPatch.context() as patch:
+        at_last.callback(daemon.down, folder / "sim")
         for name, value in record.environment().items():
             patch.setenv(name, value)
         patch.setenv("CLOUDRUN_HOME", str(folder / "home"))
@@ -32,7 +34,6 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
         made = Client(load_settings())
         yield made
         made.terminate(*(machine.name for machine in made.machines()))
-    daemon.down(folder / "sim")
 
 
 @pytest.fixture(scope="package")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from cloudrun.client import Client
+from cloudrun.context import Context
 from cloudrun.health import Finding
 from cloudrun.models import Result
 from cloudrun.remote.shell import Shell
@@ -39,6 +41,11 @@ def mended(client: Client) -> set[str]:
     found = client.examine("k80", mend=True)
     assert [finding for finding in found if not finding.ok] == []
     return {finding.check for finding in found if finding.mended}
+
+
+def counting(ctx: Context, commands: list[str]) -> Context:
+    """A context whose shells keep the commands that they are given."""
+    return replace(ctx, connect=lambda machine: CountingShell(ctx.connect(machine), commands))
 
 
 class CountingShell:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from urllib.parse import urlsplit
 
 import pytest
 import wrongclock
-from doctor_help import CountingShell, lose_driver, mended, replace_program, run, wrong
+from doctor_help import counting, lose_driver, mended, replace_program, run, wrong
 
 from cloudrun import doctor
 from cloudrun.client import Client
@@ -28,9 +27,7 @@ def test_a_machine_is_healthy_after_launch_and_after_an_upgrade(client: Client, 
 
 def test_one_command_asks_everything(client: Client, k80: Machine) -> None:
     commands: list[str] = []
-    ctx = client.context()
-    counting = replace(ctx, connect=lambda machine: CountingShell(ctx.connect(machine), commands))
-    found = doctor.examine(counting, k80, mend=False)
+    found = doctor.examine(counting(client.context(), commands), k80, mend=False)
     assert len(found) >= 12
     assert commands == ["sh -s"]
 

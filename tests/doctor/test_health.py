@@ -12,7 +12,8 @@ from cloudrun.assets import provisioning_dir
 from cloudrun.cli.machine_view import FINDING_COLUMNS, finding_rows
 from cloudrun.cli.table import lines
 from cloudrun.errors import RemoteError
-from cloudrun.health import Finding, Severity, judge, why_no_gpu
+from cloudrun.gpu_seen import why_no_gpu
+from cloudrun.health import Finding, Severity, judge
 from cloudrun.health_look import Disk, Look, look
 from cloudrun.models import Machine, MachineState, Market, Result, Stack
 from cloudrun.provision_steps import Checks, Step, read_checks
