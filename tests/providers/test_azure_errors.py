@@ -264,6 +264,11 @@ def test_an_image_of_the_wrong_generation() -> None:
     assert isinstance(met(refusal("BadRequest", said, status=400)), ImageNotFound)
 
 
+def test_an_image_of_ones_own_that_is_gone() -> None:
+    said = "The Image '/subscriptions/s/resourceGroups/g/providers/Microsoft.Compute/images/i' cannot be"
+    assert isinstance(met(refusal("NotFound", f"{said} found in 'eastus' region.", status=404)), ImageNotFound)
+
+
 def test_an_unknown_code_is_passed_on_with_its_words() -> None:
     error = met(refusal("BrandNewCode", "something is wrong"))
     assert type(error) is ProviderError

@@ -102,7 +102,7 @@ def test_a_live_machine_needs_what_it_has(cloud: Cloud, tmp_path: Path) -> None:
     cloud.launch_running(offer=ON_DEMAND, disk_gb=100)
     cloud.calls()
     found = cloud.provider(home=tmp_path / "other").list_leftovers()
-    assert sum(cloud.calls().values()) == 4
+    assert sum(cloud.calls().values()) == 5
     assert {each.kind for each in found} == {"resource group", "disk", "address"}
     assert all(each.in_use and each.ours and each.machine == "t4" for each in found)
     prices = {each.kind: each.price_per_month_usd for each in found}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from cloudrun.errors import ConnectionLost, Credentials, ImageNotFound, NotFound
 from cloudrun.images import IMAGE_FACT, ImageState, OwnImage
 from cloudrun.models import LaunchOptions, Machine, MachineState, Offer
 from cloudrun.providers.azure import session as sessions
-from cloudrun.providers.azure.parts import parts_of_id
+from cloudrun.providers.azure.parts import ASKED, parts_of_id
 from cloudrun.providers.base import SnapshotImages
 from cloudrun.providers.tags import image_tags
 
@@ -288,6 +288,29 @@ def test_one_that_is_under_way_is_no_more_once_deleted(cloud: Cloud) -> None:
     cloud.provider().delete_image(begun)
     [seen] = cloud.provider().list_machines()
     assert (seen.name, seen.stack) == ("t4", STACK.name)
+
+
+def test_one_that_launches_begin_with_is_no_leftover_and_a_failed_one_is(cloud: Cloud) -> None:
+    made = bake(cloud, disk_gb=100)
+    machine = cloud.launch_running("broken", offer=ON_DEMAND)
+    cloud.double.fault(f"{IMAGES}write", "InternalExecutionError", late=True)
+    failed = finish(cloud, begin(cloud, machine, "failed"))
+    cloud.provider().terminate(machine)
+    make_old(cloud)
+    found = {each.name: each for each in cloud.provider().list_leftovers() if each.kind == "image"}
+    assert {name: each.in_use for name, each in found.items()} == {"baked": True, "failed": False}
+    assert found["baked"].price_per_month_usd == made.price_per_month_usd == 11 * Decimal("0.05")
+    cloud.provider().free(found["failed"])
+    until(cloud.provider().list_images, lambda left: [each.id for each in left] == [made.id])
+    assert cloud.provider().describe_image(failed).state is ImageState.FAILED
+
+
+def make_old(cloud: Cloud) -> None:
+    """The images were asked for yesterday."""
+    images = cloud.session().compute.images
+    for each in images.list():
+        tags = {**each["tags"], ASKED: (datetime.now(UTC) - timedelta(days=1)).isoformat()}
+        images.begin_update(parts_of_id(each["id"]).group, each["name"], {"tags": tags}).result()
 
 
 def test_a_machine_that_is_still_there_does_not_become_a_deleted_image_again(cloud: Cloud) -> None:

@@ -1,6 +1,6 @@
 """What carries our tags and is no machine: groups, disks, addresses, networks, snapshots, images.
 
-Four calls tell all of it, wherever it lies. What goes with a group of ours, and costs nothing, is not named
+Five calls tell all of it, wherever it lies. What goes with a group of ours, and costs nothing, is not named
 beside that group.
 """
 
@@ -40,7 +40,7 @@ KINDS: Mapping[str, str] = {
     SNAPSHOT: "snapshot",
 }
 TYPES = {kind.lower(): kind for kind in (*KINDS, VM)}  # Azure writes them in capital and small letters
-PRICED = (DISK, IP, SNAPSHOT)
+PRICED = (DISK, IP, SNAPSHOT, IMAGE)
 OURS = f"tagName eq '{t.OURS}' and tagValue eq '1'"
 OUR_DISK = re.compile(rf"{STEM}[0-9a-f]{{12}}-disk")
 # What cannot go because of something that goes anyway.
@@ -61,10 +61,11 @@ def list_leftovers(session: Session) -> list[Leftover]:
         lambda: session.resources.resource_groups.list(filter=OURS),
         lambda: session.resources.resources.list(filter=OURS),
         session.compute.disks.list,
+        session.compute.images.list,
         session.compute.virtual_machines.list_all,
     ]
     with mapped(region="", what="list what is left"):
-        groups, listed, disks, vms = side_by_side(_all, asked)
+        groups, listed, disks, images, vms = side_by_side(_all, asked)
     machines = [
         machine_of(session.settings, each)
         for each in vms
@@ -73,7 +74,7 @@ def list_leftovers(session: Session) -> list[Leftover]:
     standing = [each for each in groups if state_of(each) != GOING]
     going = {str(each["name"]).lower() for each in groups if state_of(each) == GOING}
     tokens = {machine.token for machine in machines}
-    found = [*_parts(listed, disks, going, tokens)]
+    found = _parts(listed, disks, images, going, tokens)
     own = [_leftover(each, GROUP, str(each["name"]), tokens) for each in standing]
     covered = {str(each["name"]).lower() for each in standing}
     shown = [
@@ -121,23 +122,27 @@ def _all(ask: Callable[[], Iterable[Any]]) -> list[Body]:
 
 
 def _parts(
-    listed: Sequence[Body], disks: Sequence[Body], going: set[str], tokens: set[str]
+    listed: Sequence[Body],
+    disks: Sequence[Body],
+    images: Sequence[Body],
+    going: set[str],
+    tokens: set[str],
 ) -> list[tuple[str, Leftover]]:
     """What is no machine and no group, by its type, in the order of KINDS. A disk of ours is known by its
     name too: Azure makes it, and older ones have no tags."""
-    sizes = {str(each["id"]).lower(): each for each in disks}
-    ours = {place: each for place, each in sizes.items() if OUR_DISK.fullmatch(str(each["name"]).lower())}
+    ours = {str(each["id"]).lower(): each for each in disks if OUR_DISK.fullmatch(str(each["name"]).lower())}
     every = {**ours, **{str(each["id"]).lower(): each for each in listed}}
+    told = {str(each["id"]).lower(): each for each in (*disks, *images)}  # more than a list of all kinds does
     found = []
     for place, each in every.items():
         kind = TYPES.get(str(each["type"]).lower(), str(each["type"]))
         if kind == VM or parts_of_id(place).group in going:
             continue
         word = KINDS.get(kind, kind.rpartition("/")[2])
+        whole = {**each, **told.get(place, {})}
         made = _leftover(each, word, str(each["id"]), tokens)
-        found.append(
-            (kind, replace(made, price_per_month_usd=_price(kind, {**each, **sizes.get(place, {})})))
-        )
+        in_use = made.in_use or _is_wanted(kind, whole)
+        found.append((kind, replace(made, in_use=in_use, price_per_month_usd=_price(kind, whole))))
     order = [*KINDS]
     return sorted(found, key=lambda pair: order.index(pair[0]) if pair[0] in order else len(order))
 
@@ -158,6 +163,12 @@ def _leftover(each: Body, kind: str, id: str, tokens: set[str]) -> Leftover:
     )
 
 
+def _is_wanted(kind: str, each: Body) -> bool:
+    """Whether it is an image that was baked and is no failure: launches begin with it, until somebody deletes
+    it as an image."""
+    return kind == IMAGE and t.IMAGE in (each.get("tags") or {}) and state_of(each) != "Failed"
+
+
 def _price(kind: str, each: Body) -> Decimal | None:
     """A month of it in US dollars by the catalogue, whose one region stands for all; None = unknown."""
     if kind not in PRICED:
@@ -165,10 +176,17 @@ def _price(kind: str, each: Body) -> Decimal | None:
     if kind == IP:
         rule = address_rule(PROVIDER)
         return None if rule is None or rule.price_usd is None else rule.price_usd * HOURS_PER_MONTH
-    size_gb = (each.get("properties") or {}).get("diskSizeGB")
     sku = str((each.get("sku") or {}).get("name", ""))
-    monthly = list_price(SNAPSHOT_ROW if kind == SNAPSHOT else DISK_ROWS.get(sku, ""))
-    return None if monthly is None or size_gb is None else monthly * int(size_gb)
+    monthly, size_gb = list_price(DISK_ROWS.get(sku, "") if kind == DISK else SNAPSHOT_ROW), _size_gb(each)
+    return None if monthly is None or size_gb is None else monthly * size_gb
+
+
+def _size_gb(each: Body) -> int | None:
+    """What is billed: of an image what was in use, where its tags tell."""
+    properties: Mapping[str, Any] = each.get("properties") or {}
+    disk = (properties.get("storageProfile") or {}).get("osDisk") or properties
+    told = (each.get("tags") or {}).get(t.STORED_GB) or disk.get("diskSizeGB")
+    return None if told is None else int(told)
 
 
 def list_price(what: str) -> Decimal | None:
