@@ -265,8 +265,9 @@ def test_an_image_of_the_wrong_generation() -> None:
 
 
 def test_an_image_of_ones_own_that_is_gone() -> None:
-    said = "The Image '/subscriptions/s/resourceGroups/g/providers/Microsoft.Compute/images/i' cannot be"
-    assert isinstance(met(refusal("NotFound", f"{said} found in 'eastus' region.", status=404)), ImageNotFound)
+    place = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Compute/images/i"
+    said = f"The Image '{place}' cannot be found in 'eastus' region."
+    assert isinstance(met(refusal("NotFound", said, status=404)), ImageNotFound)
 
 
 def test_an_unknown_code_is_passed_on_with_its_words() -> None:
