@@ -6,6 +6,7 @@ does not know is let through: only the machine can tell.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -18,6 +19,8 @@ from cloudrun.stacks import list_stacks
 
 _OPEN, _PROPRIETARY = "open", "proprietary"
 _DRIVER_PACKAGES = ("nvidia-driver", "nvidia-headless", "nvidia-open", "cuda-drivers")
+_CPYTHON = re.compile(r"cp(\d)(\d+)")  # of a wheel's name
+_CUDA_FOLDER = re.compile(r"/cu(\d+)(\d)/")  # where PyTorch's server keeps what is built for one CUDA
 _SAID = ("nvidia-driver-open", "nvidia-open")
 
 
@@ -170,6 +173,28 @@ def _framework_runs_on_python(stack: Stack) -> Iterator[Fault]:
             yield Fault(f"{name} {release} does not run on Python {stack.python}", f"Python {cells[0]}")
 
 
+def _wheels_are_for_this(stack: Stack) -> Iterator[Fault]:
+    """By their names, as PEP 427 gives them: name-version-python-abi-platform.whl."""
+    pins = dict((*stack.frameworks, *stack.pip))
+    for name, url in stack.wheels:
+        words = url.rpartition("/")[2].removesuffix(".whl").split("-")
+        if len(words) not in (5, 6):  # 6: with a number of the build
+            yield Fault(f"the wheel of {name} has a name that pip takes for no wheel's")
+            continue
+        release, python, platform = words[1], words[-3], words[-1]
+        if release.partition("+")[0] != pins.get(name):
+            yield Fault(f"the wheel of {name} is {release}, not {pins.get(name)}", f'{name} = "{release}"')
+        tag = _CPYTHON.fullmatch(python)
+        if tag and stack.python not in ("", found := f"{tag[1]}.{tag[2]}"):
+            yield Fault(f"the wheel of {name} is for Python {found}", f'python = "{found}"')
+        if platform != "any" and not platform.endswith("linux_x86_64") and "manylinux" not in platform:
+            yield Fault(f"the wheel of {name} is for {platform}, not for Linux on amd64")
+        built = _CUDA_FOLDER.search(url)
+        if built and stack.cuda and facts.version(stack.cuda)[:2] != (int(built[1]), int(built[2])):
+            cuda = f"{built[1]}.{built[2]}"
+            yield Fault(f"the wheel of {name} is built for CUDA {cuda}, not {stack.cuda}", f'cuda = "{cuda}"')
+
+
 def _system_has_python(stack: Stack) -> Iterator[Fault]:
     has = facts.SYSTEM_PYTHONS.get(stack.os)
     if not has or not stack.python or facts.version(stack.python)[:2] == facts.version(has):
@@ -214,6 +239,7 @@ _RULES: tuple[Callable[[Stack], Iterator[Fault]], ...] = (
     _cudnn_fits_cuda,
     _driver_runs_cuda,
     _framework_runs_on_python,
+    _wheels_are_for_this,
     _system_has_python,
     _system_fits_images,
     _packages_fit_system,

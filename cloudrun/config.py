@@ -35,6 +35,7 @@ FILE_KEYS = (
     "frameworks",
     "nvidia_repository_url",
     "pip_index_url",
+    "wheels_url",
     "budget",
 )
 ADDRESS_URL = "https://checkip.amazonaws.com"  # AWS's own answer to "what is my address": plain text
@@ -63,6 +64,7 @@ class Settings:
     frameworks: str = PINNED  # as-found: a framework that is there does, whatever its version
     nvidia_repository_url: str = NVIDIA_REPOSITORY_URL  # or a mirror's, with #FINGERPRINT of its own key
     pip_index_url: str = ""  # for pip on machines; "" = pip's own
+    wheels_url: str = ""  # a mirror of the servers of stacks' [wheels]; "" = those themselves
     budgets: Mapping[str, Decimal] = field(default_factory=dict)  # USD a month: by project, "" = in all
     sim: Path | None = None  # folder of the rehearsal cloud that this process talks to; None = the real ones
 
@@ -117,6 +119,7 @@ class Settings:
             "CLOUDRUN_FRAMEWORKS": self.frameworks,
             "CLOUDRUN_NVIDIA_REPOSITORY_URL": self.nvidia_repository_url,
             "CLOUDRUN_PIP_INDEX_URL": self.pip_index_url,
+            "CLOUDRUN_WHEELS_URL": self.wheels_url,
             "CLOUDRUN_SIM": str(self.sim or ""),
         }
         return {name: value for name, value in named.items() if value}
@@ -143,6 +146,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         frameworks=_choice(sources, "frameworks", (PINNED, AS_FOUND)),
         nvidia_repository_url=_text(sources, "nvidia_repository_url", NVIDIA_REPOSITORY_URL),
         pip_index_url=_text(sources, "pip_index_url", ""),
+        wheels_url=_text(sources, "wheels_url", "").rstrip("/"),
         budgets=_budgets(sources),
         sim=_absolute(environ["CLOUDRUN_SIM"], "CLOUDRUN_SIM") if environ.get("CLOUDRUN_SIM") else None,
     )

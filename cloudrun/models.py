@@ -169,6 +169,8 @@ class Stack:
     packages: tuple[tuple[str, str], ...] = ()  # (apt name, exact version)
     repositories: tuple[str, ...] = ()  # apt repository lines, or names that the step knows: "nvidia-cuda"
     pip: tuple[tuple[str, str], ...] = ()  # (name, version pin) of what the frameworks stand on
+    wheels: tuple[tuple[str, str], ...] = ()  # (name, URL) of those that are on no index
+    sha256: tuple[tuple[str, str], ...] = ()  # (name, hex digests of its files); for each of them or for none
     theanorc: tuple[tuple[str, str], ...] = ()  # ("section.key", value)
     env: tuple[tuple[str, str], ...] = ()
     tuning: tuple[tuple[str, str], ...] = ()  # persistence, auto-boost, clocks

@@ -6,6 +6,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from cloudrun import assets
 from cloudrun.config import AS_FOUND, Settings
@@ -107,6 +108,12 @@ _SUDO = "$(sudo -n true 2>/dev/null && echo sudo -n)"
 _HEAD = "work=$(mktemp -d) && trap 'rm -rf \"$work\"' EXIT || exit 1"
 
 
+def mirrored(url: str, settings: Settings) -> str:
+    """Where a wheel is fetched from: its own server, or the mirror, which has it at the same path."""
+    mirror = settings.wheels_url
+    return f"{mirror}{urlsplit(url).path}" if mirror else url
+
+
 def _applies(name: str, stack: Stack, settings: Settings) -> bool:
     """As-found machines of stacks whose driver comes with the image have no driver to ask."""
     drivers = any(package.startswith(("nvidia-", "cuda-drivers")) for package, _ in stack.packages)
@@ -130,6 +137,8 @@ def _parameters(stack: Stack, settings: Settings) -> Mapping[str, Mapping[str, s
             "FRAMEWORKS": " ".join(
                 f"{name}=={pin}" if pin else name for name, pin in (*stack.frameworks, *stack.pip)
             ),
+            "WHEELS": " ".join(f"{name}={mirrored(url, settings)}" for name, url in stack.wheels),
+            "HASHES": "" if as_found else " ".join(f"{name}={hexes}" for name, hexes in stack.sha256),
             "PIP_INDEX": settings.pip_index_url,
             "AS_FOUND": "1" if as_found else "",
         },

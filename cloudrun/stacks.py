@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cloudrun import assets
 from cloudrun.errors import NotFound
@@ -33,6 +33,9 @@ _Pin = Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9.+_!-]*)?$", max_le
 _Value = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$", max_length=1000)]
 _Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=100)]
 _Section = Annotated[str, Field(pattern=r"^[a-z_0-9]+\.[A-Za-z_0-9.]+$", max_length=100)]
+_Wheel = Annotated[str, Field(pattern=r"^https://[A-Za-z0-9.:-]+/[A-Za-z0-9./%+_-]+\.whl$", max_length=500)]
+# Several where the index has a file for each system.
+_Hashes = Annotated[str, Field(pattern=r"^[0-9a-f]{64}(,[0-9a-f]{64})*$", max_length=1000)]
 _Repository = Annotated[str, Field(pattern=r"^[A-Za-z0-9][^\x00-\x1f\x7f]*$", max_length=500)]
 
 
@@ -54,10 +57,23 @@ class _StackFile(BaseModel):
     packages: dict[_Name, _Version] = {}
     frameworks: dict[_Name, _Pin] = {}
     pip: dict[_Name, _Pin] = {}
+    wheels: dict[_Name, _Wheel] = {}
+    sha256: dict[_Name, _Hashes] = {}
     theanorc: dict[_Section, _Value] = {}
     env: dict[_Variable, _Value] = {}
     tuning: dict[_Name, _Value] = {}
     images: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _name_what_pip_installs(self) -> _StackFile:
+        pinned = {name for name, pin in (*self.frameworks.items(), *self.pip.items()) if pin}
+        for table, names in (("wheels", set(self.wheels)), ("sha256", set(self.sha256))):
+            if strange := sorted(names - pinned):
+                raise ValueError(f"[{table}] has {strange[0]}, which [frameworks] and [pip] do not pin")
+        installed = {*self.frameworks, *self.pip}
+        if self.sha256 and (bare := sorted(installed - set(self.sha256))):
+            raise ValueError(f"[sha256] has none of {bare[0]}: pip asks for all or for none")
+        return self
 
 
 def load_stack(name_or_path: str) -> Stack:
@@ -133,6 +149,8 @@ def _read(path: Path) -> Stack:
         packages=tuple(parsed.packages.items()),
         repositories=tuple(parsed.repositories),
         pip=tuple(parsed.pip.items()),
+        wheels=tuple(parsed.wheels.items()),
+        sha256=tuple(parsed.sha256.items()),
         theanorc=tuple(parsed.theanorc.items()),
         env=tuple(parsed.env.items()),
         tuning=tuple(parsed.tuning.items()),

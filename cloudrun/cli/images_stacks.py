@@ -142,7 +142,7 @@ def _span(client: Client, stack: Stack) -> str:
 
 def _show_lines(client: Client, stack: Stack) -> list[str]:
     pins = ("os", "driver", "cuda", "cudnn", "python")
-    tables = ("frameworks", "pip", "packages", "theanorc", "env", "tuning", "images")
+    tables = ("frameworks", "pip", "wheels", "sha256", "packages", "theanorc", "env", "tuning", "images")
     lists = [("apt from", stack.repositories), ("steps", stack.steps)]
     lines = [
         field("stack", stack.name),
@@ -168,7 +168,7 @@ def _hash(stack: Stack) -> str:
 
 
 def _stack_shape(client: Client, stack: Stack) -> dict[str, Any]:
-    tables = ("frameworks", "pip", "packages", "theanorc", "env", "tuning", "images")
+    tables = ("frameworks", "pip", "wheels", "sha256", "packages", "theanorc", "env", "tuning", "images")
     drives = [verdict.gpu for verdict in client.check_stack(stack) if verdict.gpu and not verdict.fault]
     return {
         **asdict(stack),

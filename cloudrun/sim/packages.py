@@ -19,6 +19,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from email.utils import formatdate
+from urllib.parse import urlsplit
 
 from cloudrun import assets
 from cloudrun.catalog import find_type
@@ -49,11 +50,14 @@ esac
 
 
 class PackageServer:
-    """Answers HTTP for machines, from any thread. `apt` and `pip` are (name, version) pairs."""
+    """Answers HTTP for machines, from any thread. `apt` and `pip` are (name, version) pairs, `wheels` URLs of
+    files that no index has."""
 
-    def __init__(self, apt: Iterable[Pin], pip: Iterable[Pin]) -> None:
+    def __init__(self, apt: Iterable[Pin], pip: Iterable[Pin], wheels: Iterable[str] = ()) -> None:
         self._debs = {f"{name}_{version}_all.deb": (name, version) for name, version in apt}
         self._wheels = [(name.lower().replace("_", "-"), *make_wheel(name, version)) for name, version in pip]
+        paths = [urlsplit(url).path for url in wheels]
+        self._files = {path: make_wheel(*path.rpartition("/")[2].split("-")[:2])[1] for path in paths}
         self._lock = threading.Lock()
         self._extra: dict[str, bytes] = {}
         self.fingerprint = self._key = self._secret = self._signed = ""
@@ -62,15 +66,17 @@ class PackageServer:
     @classmethod
     def of_stacks(cls) -> PackageServer:
         """What the shipped stacks pin, and a newer version of each."""
-        apt, pip = set[Pin](), set[Pin]()
+        apt, pip, wheels = set[Pin](), set[Pin](), set[str]()
         for path in assets.images_dir().glob("*.toml"):
             stack = tomllib.loads(path.read_text(encoding="utf-8"))
             apt |= set(stack.get("packages", {}).items())
             pip |= {pin for table in ("frameworks", "pip") for pin in stack.get(table, {}).items() if pin[1]}
+            wheels |= set(stack.get("wheels", {}).values())
         pip = {(name, version) for name, version in pip if name.lower() not in NEVER_STUBS}
         return cls(
             apt | {(name, newer(version)) for name, version in apt},
             pip | {(name, newer(version)) for name, version in pip},
+            wheels,
         )
 
     def add_deb(self, name: str, version: str, *, postinst: str = "") -> None:
@@ -97,6 +103,7 @@ class PackageServer:
         return {
             "CLOUDRUN_NVIDIA_REPOSITORY_URL": f"{url}#{self.fingerprint}",
             "CLOUDRUN_PIP_INDEX_URL": f"{url}/simple",
+            "CLOUDRUN_WHEELS_URL": url,
         }
 
     def respond(self, path: str, gpu: str) -> Answer:
@@ -107,7 +114,7 @@ class PackageServer:
             return self._apt(found[1].replace("%2b", "+").replace("%7e", "~"))
         if found := PIP.fullmatch(path):
             return self._pip(found[1], found[2])
-        return 404, b""
+        return (200, self._files[path]) if path in self._files else (404, b"")
 
     def _apt(self, file: str) -> tuple[int, bytes]:
         if file == f"{self.fingerprint[-8:].lower()}.pub":

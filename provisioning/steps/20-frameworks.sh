@@ -1,6 +1,8 @@
 #!/bin/sh
 # Install the frameworks that a stack pins, for the login user's python3.
 # Usage: FRAMEWORKS="torch==2.7.1 numpy==2.2.6" 20-frameworks.sh check|apply
+#   WHEELS="torch=URL"            where those are that no index has
+#   HASHES="numpy=HEX,HEX six=HEX"  sha256 of the files that will do; with any, pip takes nothing without one
 #   PIP_INDEX=URL   the one index to ask, instead of pip's own
 #   AS_FOUND=1      what is there does, at any version; only what is missing is installed at its pin
 # check ends with 0 when pip finds every one at its pinned version. Safe to repeat after any interruption.
@@ -54,6 +56,22 @@ pip_environment() {
     case $PIP_INDEX in http://*) host=${PIP_INDEX#http://} && echo "PIP_TRUSTED_HOST=${host%%[:/]*}" ;; esac
 }
 
+# What pip is to install, in its own words (a requirements file).
+requirements() { # pins
+    python3 - "$1" "${WHEELS:-}" "${HASHES:-}" <<'PYTHON'
+import sys
+
+pins, wheels, hashes = (argument.split() for argument in sys.argv[1:])
+wheels = dict(word.split("=", 1) for word in wheels)
+hashes = dict(word.split("=", 1) for word in hashes)
+for pin in pins:
+    name = pin.partition("==")[0]
+    line = "%s @ %s" % (name, wheels[name]) if name in wheels else pin
+    known = [" --hash=sha256:" + each for each in hashes.get(name, "").split(",") if each]
+    sys.stdout.write(line + "".join(known) + "\n")
+PYTHON
+}
+
 # For the login user; in an environment of its own pip needs no place of the user's, but maybe root's rights.
 apply() {
     install_pip
@@ -61,8 +79,12 @@ apply() {
     [ "${AS_FOUND:-}" != 1 ] || pins=$(missing)
     place=$(python3 -c 'import sys, sysconfig
 print("--user" if sys.prefix == sys.base_prefix else sysconfig.get_path("purelib"))')
-    # shellcheck disable=SC2046,SC2086 # one word a variable and a framework
-    set -- env $(pip_environment) "$(command -v python3)" -m pip install $pins
+    work=$(mktemp -d)
+    trap 'rm -rf "$work"' EXIT
+    requirements "$pins" >"$work/requirements.txt"
+    # shellcheck disable=SC2046 # one word a variable
+    set -- env $(pip_environment) "$(command -v python3)" -m pip install --requirement "$work/requirements.txt"
+    [ -z "${HASHES:-}" ] || set -- "$@" --require-hashes
     if [ "$place" = --user ]; then "$@" --user; elif [ -w "$place" ]; then "$@"; else as_root "$@"; fi
 }
 

@@ -59,7 +59,8 @@ def test_the_pins_stand_in_the_shipped_tables() -> None:
             continue
         row = torch[dict(stack.frameworks)["torch"], stack.cuda]
         code = [float(each) for each in row["sm"].split()]
-        assert (row["confidence"], row["cudnn"]) == ("verified", stack.cudnn)
+        sure = "likely" if stack.name == "cuda8-torch" else "verified"  # its wheel was not opened
+        assert (row["confidence"], row["cudnn"]) == (sure, stack.cudnn)
         assert stack.min_capability in code
         assert stack.max_capability in code
 
@@ -75,7 +76,7 @@ def test_the_driver_of_a_stack_runs_its_cuda_and_its_oldest_gpu() -> None:
     for stack in list_stacks():
         if stack.needs_gpu:
             branch = int(stack.driver.split(".")[0])
-            assert branch >= least[stack.cuda]
+            assert branch >= max(number for cuda, number in least.items() if cuda.startswith(stack.cuda))
             assert branch <= last.get(f"{stack.min_capability}", 10_000)
 
 

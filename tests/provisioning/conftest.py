@@ -11,7 +11,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "sim"))  # for its machines
 
 from machine_help import Client, Rehearsal, need
-from provisioning_help import APT, GPU, PIP
+from provisioning_help import APT, GPU, PIP, WHEEL
 
 from cloudrun.sim.packages import PackageServer, missing
 
@@ -20,7 +20,7 @@ from cloudrun.sim.packages import PackageServer, missing
 def packages() -> PackageServer:
     if why_not := missing():
         pytest.skip(f"the rehearsal's repositories: {why_not}")
-    return PackageServer(APT, PIP)
+    return PackageServer(APT, PIP, [WHEEL])
 
 
 @pytest.fixture

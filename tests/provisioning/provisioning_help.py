@@ -19,6 +19,7 @@ PINS = (("cuda-8-0", "8.0.61-1"), ("libcudnn5", "5.1.10-1+cuda8.0"), ("nvidia-38
 NEWER = (("cuda-8-0", "9.0.176-1"), ("libcudnn5", "6.0.21-1+cuda8.0"), ("nvidia-384", "390.30-0ubuntu1"))
 APT = (*PINS, *NEWER)
 PIP = (("theano", "0.9.0"), ("theano", "1.0.0"))
+WHEEL = "https://wheels.example.test/whl/cu80/lasagne-0.1-py3-none-any.whl"  # on no index
 STACK = Stack(
     name="small",
     os="ubuntu-16.04",
@@ -55,16 +56,17 @@ MACHINE = Machine(
 
 
 def make_ready(
-    client: Client, packages: PackageServer, stack: Stack = STACK
+    client: Client, packages: PackageServer, stack: Stack = STACK, *, frameworks: str = AS_FOUND
 ) -> tuple[Mapping[str, str], list[str]]:
     """What provisioning read back, and what it told its user meanwhile."""
     where = packages.environment()
     settings = replace(
         client.settings,
-        frameworks=AS_FOUND,
+        frameworks=frameworks,
         poll_s=0.2,
         nvidia_repository_url=where["CLOUDRUN_NVIDIA_REPOSITORY_URL"],
         pip_index_url=where["CLOUDRUN_PIP_INDEX_URL"],
+        wheels_url=where["CLOUDRUN_WHEELS_URL"],
     )
     told: list[str] = []
 

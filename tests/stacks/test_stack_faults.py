@@ -23,6 +23,13 @@ def stack_of(tmp_path: Path, text: str) -> Stack:
     return load_stack(str(file))
 
 
+def wheel_of(name: str, folder: str = "cu80") -> str:
+    return (
+        'os = "ubuntu-16.04"\npython = "3.5"\ncuda = "8.0.61"\n[frameworks]\ntorch = "1.0.0"\n'
+        f'[wheels]\ntorch = "https://download.example.test/whl/{folder}/{name}.whl"\n'
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "reason", "fix"),
     [
@@ -49,6 +56,16 @@ def stack_of(tmp_path: Path, text: str) -> Stack:
             "has no lib.cnmem",
             "gpuarray.preallocate",
         ),
+        (wheel_of("torch-1.0.1-cp35-cp35m-linux_x86_64"), "wheel of torch is 1.0.1, not 1.0.0", '"1.0.1"'),
+        (wheel_of("torch-1.0.0-cp36-cp36m-linux_x86_64"), "is for Python 3.6", 'python = "3.6"'),
+        (wheel_of("torch-1.0.0-cp35-none-macosx_10_7_x86_64"), "not for Linux on amd64", ""),
+        (
+            wheel_of("torch-1.0.0-cp35-cp35m-linux_aarch64"),
+            "is for linux_aarch64, not for Linux on amd64",
+            "",
+        ),
+        (wheel_of("torch"), "a name that pip takes for no wheel's", ""),
+        (wheel_of("torch-1.0.0-cp35-cp35m-linux_x86_64", "cu100"), "built for CUDA 10.0", 'cuda = "10.0"'),
     ],
 )
 def test_a_mistake_in_the_stack_is_named_with_its_mending(
@@ -114,6 +131,12 @@ def test_a_stack_of_unknown_parts_is_let_through(tmp_path: Path) -> None:
         '[env]\nA = "1\\n2"\n',
         '[theanorc]\ndevice = "gpu"\n',
         '[frameworks]\ntorch = "1 --index-url x"\n',
+        '[frameworks]\ntorch = "1"\n[wheels]\ntorch = "http://a.test/torch.whl"\n',
+        '[frameworks]\ntorch = "1"\n[wheels]\ntorch = "https://a.test/torch.whl --no-deps"\n',
+        '[frameworks]\ntorch = "1"\n[wheels]\nnumpy = "https://a.test/numpy.whl"\n',
+        '[frameworks]\ntorch = "1"\n[sha256]\ntorch = "0123"\n',
+        f'[frameworks]\ntorch = ""\n[sha256]\ntorch = "{"0" * 64}"\n',
+        f'[frameworks]\ntorch = "1"\nnumpy = "2"\n[sha256]\ntorch = "{"0" * 64}"\n',
         'os = "Windows"\n',
         'steps = ["../../etc/passwd"]\n',
     ],
@@ -121,6 +144,12 @@ def test_a_stack_of_unknown_parts_is_let_through(tmp_path: Path) -> None:
 def test_what_a_shell_or_apt_would_take_for_more_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(JobError, match=r"mine\.toml, line"):
         stack_of(tmp_path, text)
+
+
+def test_the_wheel_of_the_shipped_stack_is_for_it() -> None:
+    stack = load_stack("cuda8-torch")
+    assert stack.wheels
+    assert faults(stack) == ()
 
 
 def test_an_unknown_step_names_the_nearest(tmp_path: Path) -> None:
