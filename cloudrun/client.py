@@ -22,6 +22,7 @@ from threading import Thread
 from cloudrun.client_budget import BudgetVerbs
 from cloudrun.client_clean import CleanVerbs
 from cloudrun.client_data import DataVerbs
+from cloudrun.client_images import ImageVerbs
 from cloudrun.client_machines import NO_SECRETS
 from cloudrun.client_money import MoneyVerbs
 from cloudrun.client_outputs import OutputVerbs
@@ -46,7 +47,7 @@ from cloudrun.store import Store
 CONNECT_TIMEOUT_S = 20.0
 
 
-class Client(MoneyVerbs, BudgetVerbs, CleanVerbs, DataVerbs, OutputVerbs, StackVerbs):
+class Client(MoneyVerbs, BudgetVerbs, CleanVerbs, DataVerbs, OutputVerbs, StackVerbs, ImageVerbs):
     """One user's cloudrun: settings, store, and everything that can be done with them."""
 
     def __init__(self, settings: Settings | None = None) -> None:
@@ -284,7 +285,7 @@ class Client(MoneyVerbs, BudgetVerbs, CleanVerbs, DataVerbs, OutputVerbs, StackV
             self.shell(name).run("true", timeout_s=CONNECT_TIMEOUT_S)
 
     def _costed(self, run: Run) -> Run:
-        from cloudrun import ledger
+        from cloudrun.runcost import cost_so_far_usd
 
-        cost = ledger.cost_so_far_usd(self.store, run, now=datetime.now(UTC))
+        cost = cost_so_far_usd(self.store, run, now=datetime.now(UTC))
         return replace(run, cost_usd=cost)

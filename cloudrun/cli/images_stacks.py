@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cloudrun.cli import render
+from cloudrun.cli.images_bake import own_shape, show_own
 from cloudrun.cli.lazy import Verb
 from cloudrun.cli.options import json_option, open_client
 from cloudrun.cli.plan_view import field
 from cloudrun.cli.table import Column
 from cloudrun.cli.text import visible_lines
+from cloudrun.cli.watch import Watcher
 from cloudrun.errors import Refused
 from cloudrun.models import Stack
 
@@ -38,16 +40,35 @@ CHECK = (
 )
 
 
-@click.command(cls=Verb, examples=("cloudrun images list", "cloudrun images list --json"))
+@click.command(
+    cls=Verb,
+    examples=("cloudrun images list", "cloudrun images list --own --json", "cloudrun images list --json"),
+)
+@click.option("--own", is_flag=True, help="Only images of your own; with --json these instead of the stacks.")
 @json_option
-def list_images(as_json: bool) -> None:
-    """List the stacks and the GPUs that they drive."""
+def list_images(own: bool, as_json: bool) -> None:
+    """List the stacks, and images of your own.
+
+    Each stack with the GPUs that it drives; each image with what it costs a month, about, and the
+    machines that were launched from it. Asks every provider of which there are credentials; not with --json
+    alone, which gives the stacks.
+    """
     client = open_client()
     stacks = client.stacks()
-    if as_json:
+    if as_json and not own:
         render.as_json([_stack_shape(client, stack) for stack in stacks])
         return
-    render.table(LIST, [_list_row(client, stack) for stack in stacks])
+    found = client.own_images(on_event=Watcher())
+    if as_json:
+        render.as_json([own_shape(listed) for listed in found])
+        return
+    if not own:
+        render.table(LIST, [_list_row(client, stack) for stack in stacks])
+    if found:
+        render.say("images of your own:")
+        show_own(found)
+    elif own:
+        render.say("no image of your own: cloudrun images bake makes one")
 
 
 @click.command(

@@ -23,7 +23,7 @@ WANTED = """init launch submit status logs attach cancel restart clone ssh start
 machines list|machines start|machines stop|machines terminate|machines ssh|machines exec|machines tunnel
 machines extend|machines attach|machines adopt|outputs list|outputs get|outputs pull|outputs push|outputs open
 data init|data upload|data list|data files|data get|data delete|data add
-images list|images show|images check
+images list|images show|images check|images bake|images delete
 audit|clean|pin|cost report|cost compare|cost import|config show|config budget"""
 
 

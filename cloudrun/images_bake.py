@@ -1,0 +1,201 @@
+"""Baking: a machine is launched, provisioned and cleaned, its disk is kept as an image, and it is let go.
+
+Nothing waits for this process to live: the machine has a guard with a deadline as every other, an image that
+was asked for becomes what it becomes, and the next bake lets go what a killed one left. An image is wanted
+from the moment it was asked for, because its disk was clean by then.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from pathlib import Path
+
+from cloudrun import assets, machines
+from cloudrun.attempts import hourly_usd
+from cloudrun.catalog.loader import load_billing
+from cloudrun.context import Context, now
+from cloudrun.errors import ProviderError, Refused, StepFailed
+from cloudrun.events import Note
+from cloudrun.guard import make_guard
+from cloudrun.images import ImageState, OwnImage
+from cloudrun.locks import holding
+from cloudrun.models import Guard, LaunchOptions, Machine, Market, Offer, OnPreempt, Stack
+from cloudrun.providers import tags as t
+from cloudrun.providers.base import SnapshotImages
+
+MAX_HOURS = 4.0  # CUDA and a framework take half an hour, a disk of 100 GB about as long to be kept
+IDLE_MINUTES = 60.0  # nobody works on it while its disk is kept
+CLEAN_TIMEOUT_S = 300.0
+IMAGE_TIMEOUT_S = 7200.0
+SAY_EVERY_S = 60.0
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{2,47}")  # images and machines of both clouds take such a name
+
+
+@dataclass(frozen=True, slots=True)
+class Bake:
+    """What would be baked: free to plan, metered to do."""
+
+    name: str  # of the image
+    stack: Stack
+    stack_hash: str
+    candidates: tuple[Offer, ...]  # of one region, where the image will be
+    disk_gb: int = 0
+    worst_case_usd: Decimal | None = None
+    price_per_gb_month_usd: Decimal | None = None  # of what is in use of the disk, for as long as it is kept
+
+    @property
+    def machine(self) -> str:
+        """The name of the machine on which it is made."""
+        return f"bake-{self.name}"
+
+
+def plan_bake(
+    ctx: Context, stack: Stack, candidates: Sequence[Offer], *, name: str, disk_gb: int, again: bool
+) -> Bake:
+    """Asks the provider which images there are. Raises Refused for what cannot be baked, where one with the
+    same stack is there already (without `again`), and for a name that is taken."""
+    from cloudrun.plan import launch_worst_case_usd
+    from cloudrun.stacks import stack_hash
+
+    offer = candidates[0]
+    provider = keeper(ctx, offer.provider)
+    if not (stack.steps or stack.frameworks):
+        raise Refused(f"stack {stack.name} installs nothing", hint="launch with it as it is")
+    chosen = name or f"{re.sub(r'[^A-Za-z0-9._-]', '-', stack.name)[:32]}-{now():%Y%m%d-%H%M%S}"
+    if not NAME.fullmatch(chosen):
+        raise Refused(f"{chosen!r} cannot name an image", hint="use 3 to 48 letters, digits, . _ -")
+    made_of = stack_hash(stack)
+    there = [each for each in provider.list_images() if each.region == offer.region]
+    if any(each.name == chosen for each in there):
+        raise Refused(f"an image {chosen} is there already, in {offer.region}", hint="give another --name")
+    same = [each for each in there if each.stack_hash == made_of and each.state is not ImageState.FAILED]
+    if same and not again:
+        raise Refused(
+            f"{same[-1].name} in {offer.region} has this very stack on it, and launches take it",
+            hint="--again bakes another, from the published image of today",
+        )
+    ours = tuple(each for each in candidates if each.region == offer.region)
+    worst = launch_worst_case_usd(ours, max_hours=MAX_HOURS, budget_usd=None, disk_gb=disk_gb)
+    return Bake(chosen, stack, made_of, ours, disk_gb, worst, _kept_price(offer.provider))
+
+
+def bake(ctx: Context, plan: Bake) -> OwnImage:
+    """The image, available (blocking, for many minutes). However that ends, the machine is let go; after a
+    failure or an interruption no image is left."""
+    let_go_cut_ones(ctx)
+    with holding(_lock(ctx, plan.machine)):
+        try:
+            [machine] = machines.launch(
+                ctx,
+                name=plan.machine,
+                stack=plan.stack,
+                candidates=plan.candidates,
+                guard_of=_guard_of(plan),
+                disk_gb=plan.disk_gb,
+                options=_options(plan),
+            )
+            return _keep_disk(ctx, plan, machine)
+        finally:
+            _let_go(ctx, plan.machine)
+
+
+def keeper(ctx: Context, name: str) -> SnapshotImages:
+    """That provider, which keeps disks as images. Raises Refused for another."""
+    provider = ctx.provider(name)
+    if not isinstance(provider, SnapshotImages):
+        raise Refused(f"{name} keeps no images of machines", hint="--on a type of AWS or Azure")
+    return provider
+
+
+def let_go_cut_ones(ctx: Context) -> None:
+    """The machines of bakes whose process was killed. They would end by themselves within some hours."""
+    folder = ctx.settings.home / "baking"
+    for lock in sorted(folder.iterdir()) if folder.is_dir() else ():
+        with holding(lock) as free:
+            if free:
+                _let_go(ctx, lock.name)
+
+
+def _kept_price(provider: str) -> Decimal | None:
+    """Of a GB-month. billing.csv has one region's, which stands for all."""
+    rules = [rule for rule in load_billing() if rule.provider == provider and not rule.valid_to]
+    return next((rule.price_usd for rule in rules if rule.what.startswith("snapshot")), None)
+
+
+def _guard_of(plan: Bake) -> machines.GuardMaker:
+    def guard_of(offer: Offer) -> Guard:
+        price = hourly_usd(offer, plan.disk_gb)
+        return make_guard(now=now(), max_hours=MAX_HOURS, price_per_hour_usd=price, idle_minutes=IDLE_MINUTES)
+
+    return guard_of
+
+
+def _options(plan: Bake) -> LaunchOptions:
+    """One that is taken is lost: nobody waits for its return."""
+    spot = plan.candidates[0].market is Market.SPOT
+    return LaunchOptions(base_image=True, on_preempt=OnPreempt.TERMINATE if spot else None)
+
+
+def _keep_disk(ctx: Context, plan: Bake, machine: Machine) -> OwnImage:
+    provider = keeper(ctx, machine.provider)
+    stored_gb = _clean(ctx, machine)
+    owner = t.owner_of(ctx.settings)
+    tags = t.image_tags(plan.stack.name, plan.stack_hash, plan.name, owner=owner, stored_gb=stored_gb)
+    ctx.on_event(Note(f"{machine.name} is clean, {stored_gb} GB in use; its disk becomes {plan.name}"))
+    image = provider.create_image(machine, plan.name, tags)
+    try:
+        return _await(ctx, provider, image)
+    except BaseException:
+        with suppress(ProviderError):
+            provider.delete_image(image)
+        raise
+
+
+def _clean(ctx: Context, machine: Machine) -> int:
+    """Take all that is this machine's own off its disk; how much of it is in use then, in GB. Nobody gets in
+    any more."""
+    script = (assets.provisioning_dir() / "clean_image.sh").read_bytes()
+    with closing(ctx.connect(machine)) as shell:
+        done = shell.run('sudo -n sh -s -- "$HOME"', input=script, timeout_s=CLEAN_TIMEOUT_S, check=False)
+    told = re.search(r"^used-gb (\d+)$", done.text, re.MULTILINE)
+    if not done or told is None:
+        said = done.stderr.decode("utf-8", "replace").strip() or done.text
+        raise StepFailed(
+            f"{machine.name} could not be cleaned: {said[-500:]}", hint="it is let go; try again"
+        )
+    return int(told[1])
+
+
+def _await(ctx: Context, provider: SnapshotImages, image: OwnImage) -> OwnImage:
+    began_at = said_at = time.monotonic()
+    while image.state is ImageState.PENDING:
+        time.sleep(ctx.settings.poll_s)
+        image = provider.describe_image(image)
+        at = time.monotonic()
+        if at - began_at > IMAGE_TIMEOUT_S:
+            image = replace(image, state=ImageState.FAILED, why="it is still not ready")
+        elif at - said_at > SAY_EVERY_S:
+            said_at = at
+            ctx.on_event(Note(f"{image.name} is being made for {(at - began_at) / 60:.0f} min"))
+    if image.state is ImageState.FAILED:
+        raise ProviderError(
+            f"{image.provider} {image.region}: no image {image.name}: {image.why or 'it failed'}",
+            hint="try again: cloudrun images bake",
+        )
+    return image
+
+
+def _let_go(ctx: Context, name: str) -> None:
+    machine = ctx.store.get_machine(name)
+    if machine is not None and not machine.state.gone:
+        machines.terminate(ctx, [machine])
+    _lock(ctx, name).unlink(missing_ok=True)
+
+
+def _lock(ctx: Context, name: str) -> Path:
+    return ctx.settings.home / "baking" / name
