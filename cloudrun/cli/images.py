@@ -19,7 +19,7 @@ images = LazyGroup(
             Entry("show", f"{_HERE}:show", "Show all that a stack pins, and where the facts come from."),
             Entry("check", f"{_HERE}:check", "Say whether a stack and a machine go together."),
             Entry("bake", f"{_OWN}:bake", "Keep a provisioned machine's disk as an image."),
-            Entry("delete", f"{_OWN}:delete", "Delete images of your own."),
+            Entry("delete", f"{_OWN}:delete", "Delete images of your own, and what is stored for them."),
         )
     },
     examples=(
