@@ -39,7 +39,7 @@ SECTIONS: dict[str, tuple[Entry, ...]] = {
     "Machines": (
         Entry("launch", "cloudrun.cli.launch:launch", "Rent a machine that stays until its guard ends it."),
         Entry("machines", "cloudrun.cli.machines:machines", "Everything about machines."),
-        Entry("images", "cloudrun.cli.images:images", "Show stacks, check them before paying, and bake them into images."),
+        Entry("images", "cloudrun.cli.images:images", "Show stacks, check them before paying, bake them."),
         Entry("ssh", "cloudrun.cli.access:ssh", "Open a terminal on a machine, or run a command there."),
         Entry("start", "cloudrun.cli.machines:start", "Start a stopped machine."),
         Entry("stop", "cloudrun.cli.machines:stop", "Switch a machine off and keep its disk."),

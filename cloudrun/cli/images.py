@@ -9,7 +9,7 @@ _OWN = "cloudrun.cli.images_bake"
 
 images = LazyGroup(
     "images",
-    help="Show stacks, check them before paying, and bake them into images.\n\n"
+    help="Show stacks, check them before paying, bake them.\n\n"
     "A stack pins what a job stands on: driver, CUDA, cuDNN, Python, frameworks and tuning. A job lists the "
     "ones that it accepts, and --stack names one, or a TOML file of your own. An image of your own is a disk "
     "with a stack on it: launches begin with it and skip the steps.",
