@@ -13,6 +13,7 @@ from cloudrun.errors import Refused
 from cloudrun.events import OnEvent, ignore
 from cloudrun.guard import IDLE_MINUTES, make_guard
 from cloudrun.models import NO_OPTIONS, Guard, LaunchOptions, Machine, Market, Offer, OnPreempt, Stack
+from cloudrun.runfiles import RunFiles
 from cloudrun.store import Store
 
 if TYPE_CHECKING:
@@ -324,6 +325,12 @@ class MachineVerbs:
 
         ctx = self.context(on_event=on_event)
         return doctor.examine(ctx, self.machine(name), stack=stack, mend=mend)
+
+    def stack_lock(self, run: str) -> Mapping[str, str]:
+        """What the machine of the run's newest attempt held when the run started there: driver, CUDA, GPU,
+        Python, frameworks, packages as apt:NAME. Empty where it did not start, or nothing was recorded."""
+        locks = RunFiles(self.settings, self.store.find_run(run).id).stack_locks()
+        return locks[max(locks, key=int)] if locks else {}
 
     def shell(self, name: str) -> Shell:
         """That machine's command line; it connects on first use."""

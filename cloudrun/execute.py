@@ -10,8 +10,10 @@ candidate, and a preemption takes a new machine with the last checkpoint.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
+from types import MappingProxyType
 from typing import NoReturn
 
 from cloudrun import bundle, charging, ledger, rent
@@ -74,6 +76,7 @@ from cloudrun.remote.shell import Shell
 from cloudrun.runcost import cost_so_far_usd
 from cloudrun.runfiles import RunFiles
 
+NO_LOCKS: Mapping[str, Mapping[str, str]] = MappingProxyType({})
 FINAL_STATE = {
     Outcome.SUCCEEDED: RunState.SUCCEEDED,
     Outcome.FAILED: RunState.FAILED,
@@ -194,6 +197,7 @@ def start(ctx: Context, run: Run, attempt: Attempt, machine: Machine, shell: She
             data = push_data(ctx, attempt, order.data, shell)
             process.start(shell, process_spec(ctx, run, attempt, order, resume_from, data))
             ctx.store.update_attempt(run.id, attempt.number, started_at=now())
+            save_record(ctx, run, locks={str(attempt.number): dict(machine.versions)})
         return ctx.set_state(run, RunState.QUEUED if run.state is RunState.STARTING else run.state)
 
 
@@ -339,8 +343,8 @@ def load_order(ctx: Context, run: Run) -> Order:
         ) from error
 
 
-def save_record(ctx: Context, run: Run) -> None:
-    """Keep run.json up with the store's rows."""
+def save_record(ctx: Context, run: Run, *, locks: Mapping[str, Mapping[str, str]] = NO_LOCKS) -> None:
+    """Keep run.json up with the store's rows. locks: what an attempt's machine holds, by number."""
     files = ctx.files(run)
     files.save_record(
         {
@@ -348,6 +352,7 @@ def save_record(ctx: Context, run: Run) -> None:
             "order": to_json(load_order(ctx, run)),
             "attempts": to_json(ctx.store.list_attempts(run.id)),
             "charges": to_json(ctx.store.list_charges(run=run.id)),
+            "stack_locks": {**files.stack_locks(), **locks},
         }
     )
 

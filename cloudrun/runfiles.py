@@ -61,6 +61,19 @@ class RunFiles:
         """What `save_record` wrote. Raises OSError or ValueError."""
         return json.loads(self.record.read_text(encoding="utf-8"))
 
+    def stack_locks(self) -> dict[str, dict[str, str]]:
+        """What the machine of each attempt held when the run started there, by the attempt's number: versions
+        as in `Machine.versions`. Empty where none is recorded."""
+        try:
+            locks = self.load_record()["stack_locks"]
+            return {
+                number: {str(name): str(version) for name, version in lock.items()}
+                for number, lock in locks.items()
+                if number.isdecimal()
+            }
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return {}
+
     def walking(self) -> AbstractContextManager[Hold]:
         """Be the one process that walks this run, truthy if we are. Never waits."""
         return holding(self._lock)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from types import MappingProxyType
 
 from cloudrun.cli.plan_view import field
 from cloudrun.cli.table import Column
@@ -41,6 +42,9 @@ RUN_COLUMNS = (
     Column("COST", 7, optional=True, right=True),
 )
 METRIC_WORDS = {"val_acc": "validation accuracy", "val_loss": "validation loss", "test_acc": "test accuracy"}
+NO_LOCK: Mapping[str, str] = MappingProxyType({})
+OF_THE_GPU = ("driver", "cuda", "gpu", "gpu_count", "gpu_memory_mib")
+UNTOLD = ("cpu_count", "memory_bytes", "disk_free_bytes", "stack-hash")
 PICTURES = ("curves.png", "curves.svg")
 LABEL = 11
 
@@ -86,8 +90,10 @@ def detail_lines(
     stages: Sequence[tuple[int, Stage, datetime, float]],
     outputs: Path,
     now: datetime,
+    *,
+    lock: Mapping[str, str] = NO_LOCK,
 ) -> list[str]:
-    """One run with everything that is known of it."""
+    """One run with everything that is known of it. lock: what its machine held."""
     facts = [
         field("run", f"{run.id}, job {run.job}" + (f", preset {run.preset}" if run.preset else "")),
         field("state", _state(run)),
@@ -95,6 +101,7 @@ def detail_lines(
         field("command", " ".join(run.command)),
         field("machine", run.machine),
         field("stack", run.stack),
+        *_lock_fields(lock),
         field("project", run.project),
         field("submitted", f"{clock(run.submitted_at, now)} ({age(run.submitted_at, now)})"),
         field("took", duration(_took(run, now).total_seconds())),
@@ -174,6 +181,23 @@ def _end(machine: Machine, now: datetime) -> str:
     if machine.deadline_at is None:
         return "has no guard: only you end it"
     return f"ends at {clock(machine.deadline_at, now)} ({until(machine.deadline_at, now)})"
+
+
+def _lock_fields(lock: Mapping[str, str]) -> list[str]:
+    """GPU and driver, then Python and frameworks, then packages; the rest says nothing of the software."""
+    packages = {name.removeprefix("apt:"): value for name, value in lock.items() if name.startswith("apt:")}
+    rest = [name for name in lock if not name.startswith("apt:") and name not in (*OF_THE_GPU, *UNTOLD)]
+    gpu = f"{lock.get('gpu_count')} x {lock['gpu']}, " if lock.get("gpu") else ""
+    driver = _listed({name: lock[name] for name in OF_THE_GPU[:2] if lock.get(name)})
+    return [
+        field("gpu", f"{gpu}{driver}"),
+        field("versions", _listed({name: lock[name] for name in rest if lock[name]})),
+        field("packages", _listed(packages)),
+    ]
+
+
+def _listed(versions: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
 def _stage_lines(

@@ -72,11 +72,12 @@ def _show_all(client: Client, runs: list[Run]) -> None:
 
 def _show_one(client: Client, run: Run, *, as_json: bool) -> None:
     if as_json:
-        render.as_json(_shape(client, run))
+        render.as_json({**_shape(client, run), "stack_lock": dict(client.stack_lock(run.id))})
         return
     outputs = client.files(run.id).outputs
     attempts, stages = client.attempts(run.id), client.stages(run.id)
-    render.lines(detail_lines(run, attempts, stages, outputs, datetime.now(UTC)))
+    lock = client.stack_lock(run.id)
+    render.lines(detail_lines(run, attempts, stages, outputs, datetime.now(UTC), lock=lock))
 
 
 def _shape(client: Client, run: Run) -> dict[str, object]:
