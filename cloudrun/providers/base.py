@@ -155,7 +155,8 @@ class Firewalled(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """Something at a provider that is or may be ours and no machine: a disk, address, group, spot request."""
+    """Something at a provider and no machine of ours: a disk, address, group, spot request, image; and what
+    belongs to somebody else of the same account, machines too."""
 
     provider: str
     region: str
@@ -164,8 +165,11 @@ class Leftover:
     name: str = ""
     ours: bool = True  # it carries our tags
     machine: str = ""  # name of the machine that it was made for
+    run: str = ""  # id of the run that it was made for
+    since: datetime | None = None  # made then; None where that is not told
+    state: str = ""  # what else there is to say, in a word or two
     price_per_month_usd: Decimal | None = Decimal(0)  # None = unknown
-    in_use: bool = False  # a live machine needs it
+    in_use: bool = False  # a live machine needs it, or somebody wants to keep it
 
 
 @runtime_checkable
@@ -213,6 +217,16 @@ class SnapshotImages(Protocol):
         """The id of the newest AVAILABLE one in the offer's region with that hash which its type boots, ""
         where there is none. It may be minutes old: a launch with one that is gone raises ImageNotFound. What
         this provider made available or deleted here is known at once."""
+        ...
+
+
+@runtime_checkable
+class Shared(Protocol):
+    """Accounts in which others work, too."""
+
+    def list_foreign(self) -> list[Leftover]:
+        """The machines, disks, snapshots, images and addresses in every configured region without our tags,
+        with what they cost as far as the catalogue tells. To be shown, and never touched."""
         ...
 
 

@@ -120,6 +120,7 @@ def left_keys(settings: Settings, provider: str, machines: Sequence[Machine]) ->
             id=folder.name,
             name=str(folder),
             machine=folder.name.removeprefix("."),
+            since=known.asked_at,
             in_use=now() - known.asked_at < UNDER_WAY,
         )
         for folder, known in all_launched(settings)

@@ -33,6 +33,7 @@ OURS, NAME, TOKEN = "cloudrun", "cloudrun-name", "cloudrun-token"
 OWNER, STACK, PRICE, USER = "cloudrun-owner", "cloudrun-stack", "cloudrun-price", "cloudrun-user"
 DISK_GB, ON_PREEMPT = "cloudrun-disk-gb", "cloudrun-on-preempt"
 RUN_OWNED, ADDRESS = "cloudrun-run-owned", "cloudrun-address"
+RUN = "cloudrun-run"
 IMAGE, STACK_HASH, STORED_GB = "cloudrun-image", "cloudrun-stack-hash", "cloudrun-stored-gb"
 DEADLINE, IDLE_MINUTES = "cloudrun-deadline", "cloudrun-idle-minutes"
 

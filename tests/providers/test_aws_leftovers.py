@@ -13,10 +13,12 @@ from aws_help import CPU, ON_DEMAND, SPOT, ZONE, Cloud, open_cloud
 from waiting import until
 
 from cloudrun.errors import ConnectionLost, ProviderError
+from cloudrun.images import ImageState
 from cloudrun.models import LaunchOptions
 from cloudrun.providers.aws.tags import specifications, to_aws
 from cloudrun.providers.base import Leftover
 from cloudrun.providers.launched import load_launched
+from cloudrun.providers.tags import image_tags
 
 OURS = {"cloudrun": "1", "cloudrun-name": "old", "Name": "old", "cloudrun-token": "old-token"}
 
@@ -77,6 +79,8 @@ def test_every_kind_is_found_and_freed(cloud: Cloud) -> None:
         "group": group["GroupId"],
     }
     assert not any(each.in_use for each in found)
+    assert {each.kind for each in found if each.since is None} == {"address", "group"}
+    assert all(age(each) < timedelta(minutes=5) for each in found if each.since and each.kind != "image")
     assert {each.kind: each.price_per_month_usd for each in found} == {
         "disk": 100 * Decimal("0.08"),
         "address": Decimal("3.65"),
@@ -161,6 +165,84 @@ def test_keys_of_machines_that_live_are_none(cloud: Cloud) -> None:
 def test_an_unknown_kind_is_said_so(cloud: Cloud) -> None:
     with pytest.raises(ProviderError, match="balloon"):
         cloud.provider().free(Leftover("aws", "us-east-1", "balloon", "b-1"))
+
+
+def test_baked_images_are_kept_with_their_snapshots(cloud: Cloud) -> None:
+    """A snapshot whose image is gone is not."""
+    machine = cloud.launch_running(offer=CPU)
+    provider = cloud.provider()
+    made = [
+        provider.create_image(machine, name, image_tags("none", "0" * 64, name, owner="me", stored_gb=7))
+        for name in ("kept", "gone")
+    ]
+    until(
+        lambda: {provider.describe_image(each).state for each in made},
+        lambda states: states == {ImageState.AVAILABLE},
+    )
+    cloud.ec2().deregister_image(ImageId=made[1].id)
+    found = [each for each in provider.list_leftovers() if each.kind in ("image", "snapshot")]
+    assert [(each.kind, each.name, each.in_use, each.price_per_month_usd) for each in found] == [
+        ("snapshot", "kept", True, 7 * Decimal("0.05")),
+        ("snapshot", "gone", False, 7 * Decimal("0.05")),
+        ("image", "kept", True, 0),
+    ]
+    assert all(age(each) < timedelta(minutes=5) for each in found)
+    provider.free(found[1])
+    assert {each.name for each in provider.list_leftovers() if each.kind == "snapshot"} == {"kept"}
+    assert provider.describe_image(made[0]).state is ImageState.AVAILABLE
+
+
+def test_what_others_have_is_shown_and_priced(cloud: Cloud) -> None:
+    ec2 = cloud.ec2("us-west-2")
+    known = {each.id for each in cloud.provider().list_foreign()}
+    cloud.launch_running(offer=CPU)
+    disk = ec2.create_volume(AvailabilityZone="us-west-2a", Size=100, VolumeType="gp3")["VolumeId"]
+    name = [{"Key": "Name", "Value": "theirs"}]
+    machine = ec2.run_instances(
+        ImageId=ec2.describe_images(Owners=["amazon"])["Images"][0]["ImageId"],
+        InstanceType="g4dn.xlarge",
+        MinCount=1,
+        MaxCount=1,
+        TagSpecifications=[{"ResourceType": "instance", "Tags": name}],
+    )["Instances"][0]["InstanceId"]
+    snapshot = ec2.create_snapshot(VolumeId=disk)["SnapshotId"]
+    image = ec2.register_image(Name="theirs", RootDeviceName="/dev/sda1")["ImageId"]
+    address = ec2.allocate_address(Domain="vpc")["AllocationId"]
+    provider = cloud.provider()
+    found = {each.id: each for each in provider.list_foreign() if each.id not in known}
+    found = {id_: each for id_, each in found.items() if id_ in (machine, disk, snapshot, image, address)}
+    assert {each.id: each.kind for each in found.values()} == {
+        machine: "machine",
+        disk: "disk",
+        snapshot: "snapshot",
+        image: "image",
+        address: "address",
+    }
+    assert all((each.ours, each.region) == (False, "us-west-2") for each in found.values())
+    assert {id_: each.price_per_month_usd for id_, each in found.items()} == {
+        machine: Decimal("0.526") * 730,
+        disk: 100 * Decimal("0.08"),
+        snapshot: 100 * Decimal("0.05"),
+        image: 0,
+        address: Decimal("3.65"),
+    }
+    assert found[machine].name == "theirs"
+    assert found[address].state == "idle"
+    ec2.stop_instances(InstanceIds=[machine])
+    stopped = until(
+        lambda: {each.id: each for each in provider.list_foreign()}[machine],
+        lambda each: each.state == "stopped",
+    )
+    assert stopped.price_per_month_usd == 0
+    assert not {each.id for each in provider.list_leftovers()} & {*found}
+    assert not [
+        each for each in provider.list_foreign() if each.region == "us-east-1" and each.id not in known
+    ]
+
+
+def age(leftover: Leftover) -> timedelta:
+    assert leftover.since is not None
+    return datetime.now(UTC) - leftover.since
 
 
 def make_old(folder: Path) -> None:

@@ -322,6 +322,16 @@ def leftovers(stage: Stage) -> object:
     return sorted((each.kind, each.in_use) for each in found), sorted(each.kind for each in left)
 
 
+def foreign(stage: Stage) -> object:
+    """What others have, of each kind."""
+    ec2 = stage.ec2()
+    volume = ec2.create_volume(AvailabilityZone=ZONE, Size=1)["VolumeId"]
+    ec2.create_snapshot(VolumeId=volume)
+    ec2.allocate_address(Domain="vpc")
+    with stage.rights():
+        return sorted({each.kind for each in stage.renter().list_foreign() if each.region == REGION})
+
+
 def litter(stage: Stage) -> None:
     ec2 = stage.ec2()
 
@@ -358,6 +368,7 @@ PARTS: tuple[Part, ...] = (
     images,
     terminate,
     leftovers,
+    foreign,
 )
 
 

@@ -7,7 +7,7 @@ launch.py launched.py tags.py     RunInstances, once, whatever kills us meanwhil
 instances.py power.py             states and times; stop, start, terminate
 network.py addresses.py disks.py  the security group, fixed addresses, disks that grow
 snapshots.py                      images of one's own
-leftovers.py                      what stays behind
+leftovers.py foreign.py           what stays behind; what others have
 errors.py answers.py              refusals in our words; answers kept for a while
 """
 
@@ -23,6 +23,7 @@ from cloudrun.images import OwnImage
 from cloudrun.models import Guard, LaunchSpec, Machine, Market, Offer, Stack
 from cloudrun.providers.aws import (
     disks,
+    foreign,
     images,
     instances,
     launch,
@@ -40,7 +41,7 @@ from cloudrun.providers.base import Leftover, Need
 
 class AwsProvider:
     """Six verbs, Stoppable, SelfRelease, Batch, ResizableDisk, SpotHistory, Firewalled, SnapshotImages and
-    Leftovers."""
+    Leftovers, Shared."""
 
     name = instances.PROVIDER
     grows_while_on = True
@@ -123,7 +124,7 @@ class AwsProvider:
     def own_image(self, stack_hash: str, offer: Offer) -> str:
         return snapshots.own_image(self._session, stack_hash, offer)
 
-    # --- ResizableDisk, SpotHistory, Firewalled, Leftovers ---
+    # --- ResizableDisk, SpotHistory, Firewalled, Leftovers, Shared ---
 
     def resize_disk(self, machine: Machine, disk_gb: int, disk: str = "") -> None:
         if disk:
@@ -146,3 +147,6 @@ class AwsProvider:
 
     def free(self, leftover: Leftover) -> None:
         leftovers.free(self._session, leftover)
+
+    def list_foreign(self) -> list[Leftover]:
+        return foreign.list_foreign(self._session)

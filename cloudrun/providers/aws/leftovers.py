@@ -1,11 +1,14 @@
 """What carries our tags and is no machine: disks, addresses, groups, spot requests, snapshots, images.
 
-One call a region tells what there is, one more for each kind that is there.
+One call a region tells what there is, one more for each kind that is there. Images that were baked are kept
+on purpose, with their snapshots: they are shown with what they cost, and are not wrong.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -34,7 +37,25 @@ OPEN_REQUESTS = (
 # How the codes end for what EC2 does not know any more; an image that was removed is "Unavailable".
 NOT_THERE = ("NotFound", "InvalidAMIID.Unavailable")
 
+KEPT_STATES = ("available", "pending", "transient")  # of an image that boots machines, or is about to
+
 Described = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _There:
+    """What of ours a region has: ids by kind, machines, images."""
+
+    ec2: Any
+    region: str
+    ids: Mapping[str, Sequence[str]]
+    machines: Sequence[Machine]
+    images: Sequence[Described]
+
+    @property
+    def kept(self) -> Sequence[Described]:
+        """The images that were baked."""
+        return [each for each in self.images if t.IMAGE in tags_of(each) and each["State"] in KEPT_STATES]
 
 
 def list_leftovers(session: Session) -> list[Leftover]:
@@ -83,12 +104,13 @@ def _region(session: Session, region: str) -> tuple[list[Machine], list[Leftover
     """The machines there, and what else is there."""
     tagged = _tagged(session, region)
     machines = list_region(session, region) if tagged else []
-    found = [
-        leftover
-        for kind, describe in _KINDS.items()
-        if kind in tagged
-        for leftover in describe(session.client("ec2", region), region, tagged[kind], machines)
-    ]
+    ec2 = session.client("ec2", region)
+    images: Sequence[Described] = ()
+    if "ami" in tagged:
+        filters = _filter("image-id", tagged["ami"])
+        images = ec2.describe_images(Owners=["self"], Filters=filters)["Images"]
+    there = _There(ec2, region, tagged, machines, images)
+    found = [leftover for kind, describe in _KINDS.items() if kind in tagged for leftover in describe(there)]
     return machines, found
 
 
@@ -104,94 +126,101 @@ def _tagged(session: Session, region: str) -> dict[str, list[str]]:
     return ids
 
 
-def _disks(ec2: Any, region: str, ids: Sequence[str], machines: Sequence[Machine]) -> list[Leftover]:
-    live = {machine.id for machine in machines}
-    answer = ec2.describe_volumes(Filters=_filter("volume-id", ids))
+def _disks(there: _There) -> list[Leftover]:
+    live = {machine.id for machine in there.machines}
+    answer = there.ec2.describe_volumes(Filters=_filter("volume-id", there.ids["vol"]))
     return [
         _leftover(
             each,
-            region,
+            there.region,
             "disk",
             each["VolumeId"],
-            price=_disk_price(each["VolumeType"], each["Size"]),
+            since=each["CreateTime"],
+            price=disk_price(each),
             in_use=any(a["InstanceId"] in live for a in each.get("Attachments", ())),
         )
         for each in answer["Volumes"]
     ]
 
 
-def _addresses(ec2: Any, region: str, ids: Sequence[str], machines: Sequence[Machine]) -> list[Leftover]:
+def _addresses(there: _There) -> list[Leftover]:
     """An address belongs to the machine of its launch, also before that has it."""
-    tokens = {machine.token for machine in machines}
-    hourly = list_price("public IPv4 (in use or idle)")
-    answer = ec2.describe_addresses(Filters=_filter("allocation-id", ids))
+    tokens = {machine.token for machine in there.machines}
+    answer = there.ec2.describe_addresses(Filters=_filter("allocation-id", there.ids["eipalloc"]))
     return [
         _leftover(
             each,
-            region,
+            there.region,
             "address",
             each["AllocationId"],
-            price=None if hourly is None else hourly * HOURS_PER_MONTH,
+            price=address_price(),
             in_use=tags_of(each).get(t.TOKEN) in tokens,
         )
         for each in answer["Addresses"]
     ]
 
 
-def _groups(ec2: Any, region: str, ids: Sequence[str], machines: Sequence[Machine]) -> list[Leftover]:
-    needed = {fact(machine, "group") for machine in machines}
-    answer = ec2.describe_security_groups(Filters=_filter("group-id", ids))
+def _groups(there: _There) -> list[Leftover]:
+    needed = {fact(machine, "group") for machine in there.machines}
+    answer = there.ec2.describe_security_groups(Filters=_filter("group-id", there.ids["sg"]))
     return [
-        _leftover(each, region, "group", each["GroupId"], in_use=each["GroupId"] in needed)
+        _leftover(each, there.region, "group", each["GroupId"], in_use=each["GroupId"] in needed)
         for each in answer["SecurityGroups"]
     ]
 
 
-def _requests(ec2: Any, region: str, ids: Sequence[str], machines: Sequence[Machine]) -> list[Leftover]:
+def _requests(there: _There) -> list[Leftover]:
     """Those that can still cost something."""
-    needed = {fact(machine, "spot-request") for machine in machines}
-    answer = ec2.describe_spot_instance_requests(Filters=_filter("spot-instance-request-id", ids))
+    needed = {fact(machine, "spot-request") for machine in there.machines}
+    filters = _filter("spot-instance-request-id", there.ids["sir"])
+    answer = there.ec2.describe_spot_instance_requests(Filters=filters)
     return [
-        _leftover(each, region, "spot request", id_, in_use=id_ in needed)
+        _leftover(each, there.region, "spot request", id_, since=each.get("CreateTime"), in_use=id_ in needed)
         for each in answer["SpotInstanceRequests"]
         for id_ in [each["SpotInstanceRequestId"]]
         if each["State"] in OPEN_REQUESTS
     ]
 
 
-def _snapshots(
-    ec2: Any,
-    region: str,
-    ids: Sequence[str],
-    machines: Sequence[Machine],  # noqa: ARG001  # one shape for all
-) -> list[Leftover]:
-    """Billed by what is stored, which EC2 does not tell: this is the most that it can be."""
-    monthly = list_price("snapshot")
-    answer = ec2.describe_snapshots(OwnerIds=["self"], Filters=_filter("snapshot-id", ids))
+def _snapshots(there: _There) -> list[Leftover]:
+    """Those of a baked image are known by its name too: EC2 does not show them with a pending one."""
+    names = {tags_of(each)[t.IMAGE] for each in there.kept}
+    needed = {disk["Ebs"].get("SnapshotId") for each in there.kept for disk in disks_of(each)}
+    answer = there.ec2.describe_snapshots(
+        OwnerIds=["self"], Filters=_filter("snapshot-id", there.ids["snap"])
+    )
     return [
         _leftover(
             each,
-            region,
+            there.region,
             "snapshot",
             each["SnapshotId"],
-            price=None if monthly is None else monthly * each["VolumeSize"],
+            since=each.get("StartTime"),
+            price=snapshot_price(each),
+            in_use=each["SnapshotId"] in needed or tags_of(each).get(t.IMAGE) in names,
         )
         for each in answer["Snapshots"]
     ]
 
 
-def _images(
-    ec2: Any,
-    region: str,
-    ids: Sequence[str],
-    machines: Sequence[Machine],  # noqa: ARG001  # one shape for all
-) -> list[Leftover]:
+def _images(there: _There) -> list[Leftover]:
     """Free of charge themselves; their snapshots are not."""
-    answer = ec2.describe_images(Owners=["self"], Filters=_filter("image-id", ids))
-    return [_leftover(each, region, "image", each["ImageId"]) for each in answer["Images"]]
+    kept = {each["ImageId"] for each in there.kept}
+    return [
+        _leftover(
+            each,
+            there.region,
+            "image",
+            each["ImageId"],
+            since=datetime.fromisoformat(each["CreationDate"]).astimezone(UTC),
+            state="kept" if each["ImageId"] in kept else each["State"],
+            in_use=each["ImageId"] in kept,
+        )
+        for each in there.images
+    ]
 
 
-_KINDS: Mapping[str, Callable[[Any, str, Sequence[str], Sequence[Machine]], list[Leftover]]] = {
+_KINDS: Mapping[str, Callable[[_There], list[Leftover]]] = {
     "vol": _disks,
     "eipalloc": _addresses,
     "sg": _groups,
@@ -207,6 +236,8 @@ def _leftover(
     kind: str,
     id_: str,
     *,
+    since: datetime | None = None,
+    state: str = "",
     price: Decimal | None = Decimal(0),
     in_use: bool = False,
 ) -> Leftover:
@@ -218,18 +249,40 @@ def _leftover(
         id=id_,
         name=tags.get(SHOWN_NAME, ""),
         machine=tags.get(t.NAME, ""),
+        run=tags.get(t.RUN, ""),
+        since=since,
+        state=state,
         price_per_month_usd=price,
         in_use=in_use,
     )
 
 
+def disks_of(image: Described) -> list[Described]:
+    """The disks that an image makes, of those that have a snapshot."""
+    return [each for each in image.get("BlockDeviceMappings", ()) if "Ebs" in each]
+
+
+def disk_price(volume: Described) -> Decimal | None:
+    """A month of a volume, by its kind and size; None where the catalogue has no price."""
+    monthly = list_price(f"disk {volume['VolumeType']}")
+    return None if monthly is None else monthly * int(volume["Size"])
+
+
+def snapshot_price(snapshot: Described) -> Decimal | None:
+    """A month of what a snapshot stores. EC2 does not tell that: what its tags say, else the most that it can
+    be, the size of its disk."""
+    monthly, told = list_price("snapshot"), tags_of(snapshot).get(t.STORED_GB, "")
+    size_gb = int(told) if told.isdecimal() else int(snapshot["VolumeSize"])
+    return None if monthly is None else monthly * size_gb
+
+
+def address_price() -> Decimal | None:
+    hourly = list_price("public IPv4 (in use or idle)")
+    return None if hourly is None else hourly * HOURS_PER_MONTH
+
+
 def _filter(name: str, values: Sequence[str]) -> list[dict[str, Any]]:
     return [{"Name": name, "Values": list(values)}]
-
-
-def _disk_price(kind: str, size_gb: int) -> Decimal | None:
-    monthly = list_price(f"disk {kind}")
-    return None if monthly is None else monthly * size_gb
 
 
 def list_price(what: str) -> Decimal | None:
