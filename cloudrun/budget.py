@@ -143,12 +143,14 @@ def unguarded(machines: Iterable[Machine]) -> list[Machine]:
 def _standing(store: Store, project: str, budget_usd: Decimal, now: datetime, without: str = "") -> Standing:
     begin, end = month_begin(now), month_end(now)
     lines = store.list_charges(open_only=True)
+    counted = store.count_open(lines, now=now)
     if project:
-        names = store.counted_under(lines)
-        lines = [line for line, own in zip(lines, names, strict=True) if own["project"] == project]
+        counted = [each for each in counted if each.under["project"] == project]
+        lines = [line for line, own in zip(lines, store.projects_of(lines), strict=True) if own == project]
         closed = sum(each.total for each in store.spent("project", since=begin.date(), keys=[project]))
     else:
         closed = store.spent_in_all(since=begin.date()).total
+    opened = sum(each.share.micros or 0 for each in counted if each.share.day >= begin.date())
     ahead = sum(
         (
             _ahead(own, now, _last_moment(store, name, own, now, end))
@@ -162,7 +164,7 @@ def _standing(store: Store, project: str, budget_usd: Decimal, now: datetime, wi
         project=project,
         month=f"{begin:%Y-%m}",
         budget_usd=budget_usd,
-        spent_usd=closed * SMALLEST_USD + _between(lines, begin, now),
+        spent_usd=(closed + opened) * SMALLEST_USD,
         ahead_usd=ahead,
         unpriced=tuple(unpriced),
     )

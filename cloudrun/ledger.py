@@ -11,16 +11,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal
-from typing import TYPE_CHECKING
 
 from cloudrun import catalog
 from cloudrun.billing import SECONDS_PER_HOUR, billed_seconds, disk_seconds, egress_parts, exact_seconds
 from cloudrun.catalog import BillingRule
 from cloudrun.catalog.prices import HOURS_PER_MONTH
-from cloudrun.models import Charge, Market, Offer, Run
-
-if TYPE_CHECKING:
-    from cloudrun.store import Store
+from cloudrun.models import Charge, Market, Offer
 
 SMALLEST_USD = Decimal("0.000001")
 SMALLEST_GB = Decimal("0.001")
@@ -147,10 +143,15 @@ def cost_usd(charge: Charge, *, now: datetime) -> Decimal | None:
     if charge.unit_price_usd is None:
         return None
     amount = charge.unit_price_usd * charge.quantity
-    if charge.unit in _SECONDS_PER_UNIT:  # else sold by the piece: egress by the GB
+    if by_time(charge):
         seconds = billed_seconds_of(charge, charge.closed_at or now)
         amount = amount * seconds / _SECONDS_PER_UNIT[charge.unit]
     return amount.quantize(SMALLEST_USD, ROUND_HALF_UP)
+
+
+def by_time(charge: Charge) -> bool:
+    """Billed for how long it was there; else sold by the piece: egress by the GB."""
+    return charge.unit in _SECONDS_PER_UNIT
 
 
 def billed_seconds_of(charge: Charge, until: datetime) -> int:
@@ -174,17 +175,3 @@ def run_cost_usd(charges: Iterable[Charge], *, now: datetime) -> Decimal | None:
             return None
         total += cost
     return total
-
-
-def cost_so_far_usd(store: Store, run: Run, *, now: datetime) -> Decimal | None:
-    """A run on machines of its own: all their charges. On one that was there already: that machine's price
-    for the time of the run's attempts. None while a price is unknown."""
-    if not run.on:
-        return run_cost_usd(store.list_charges(run=run.id), now=now)
-    machine = store.get_machine(run.on)
-    if machine is None or machine.price_per_hour_usd is None:
-        return None
-    attempts = [each for each in store.list_attempts(run.id) if each.started_at]
-    seconds = sum(exact_seconds(each.started_at or now, each.ended_at or now) for each in attempts)
-    share = machine.price_per_hour_usd * seconds / SECONDS_PER_HOUR
-    return share.quantize(SMALLEST_USD, ROUND_HALF_UP)

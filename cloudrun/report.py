@@ -142,11 +142,10 @@ def make_series(
     type, market, project or job."""
     sums = {(day, key): micros for day, key, micros in store.spent_by_day_and(by, since=since)}
     open_lines = store.list_charges(open_only=True)
-    for charge, names in zip(open_lines, store.counted_under(open_lines), strict=True):
-        for share in shares_of(charge, now=now):
-            if share.micros and (since is None or share.day >= since):
-                place = (share.day.isoformat(), names[by])
-                sums[place] = sums.get(place, 0) + share.micros
+    for each in store.count_open(open_lines, now=now):
+        if each.share.micros and (since is None or each.share.day >= since):
+            place = (each.under["day"], each.under[by])
+            sums[place] = sums.get(place, 0) + each.share.micros
     return [
         (date.fromisoformat(day), key, usd(micros)) for (day, key), micros in sorted(sums.items()) if micros
     ]
@@ -162,15 +161,12 @@ def _open_sums(
 ) -> dict[str, Spent]:
     """What the open lines have come to by now, by key."""
     found: dict[str, Spent] = {}
-    for charge, names in zip(charges, store.counted_under(charges), strict=True):
-        own = {**names, "machine": charge.machine, "run": charge.run}
-        for share in shares_of(charge, now=now):
-            if since is not None and share.day < since:
-                continue
-            day = share.day.isoformat()
-            key = {"month": day[:7], "day": day}.get(by) or own.get(by, "")
-            sums = _spent(key, charge, share.micros, share.seconds)
-            found[key] = found[key].plus(sums) if key in found else sums
+    for each in store.count_open(charges, now=now):
+        if since is not None and each.share.day < since:
+            continue
+        key = each.under[by]
+        sums = _spent(key, each.charge, each.share.micros, each.share.seconds)
+        found[key] = found[key].plus(sums) if key in found else sums
     return found
 
 

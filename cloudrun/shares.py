@@ -1,17 +1,19 @@
-"""The cost of a charge laid over the days, in UTC, on which it arose. Pure functions.
+"""The cost of a charge laid over the days, in UTC, on which it arose, and over the runs that used its machine
+then. Pure functions.
 
-The share of a day is what the charge cost by the day's end, less what it cost by its beginning: so the shares
+The share of a day is what the charge cost by the day's end, less what it cost by its beginning; that of a
+run what the charge rose by while the run used the machine, in equal parts where several did. So the shares
 of a charge add up to its cost to the millionth, whatever its billing rule and however it is rounded, and a
-minimum falls on the first day.
+minimum falls on its beginning. What no run used is the run's that the machine was rented for, else nobody's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 
-from cloudrun.ledger import SMALLEST_USD, billed_seconds_of, cost_usd
+from cloudrun.ledger import SMALLEST_USD, billed_seconds_of, by_time, cost_usd
 from cloudrun.models import Charge
 
 MICROS = int(1 / SMALLEST_USD)  # of a dollar: in them the store adds up, exactly
@@ -19,28 +21,49 @@ FRESH = timedelta(days=7)  # a price list of the same week is no old one
 
 
 @dataclass(frozen=True, slots=True)
+class Use:
+    """A run's process was on a machine. ended_at: None while it is."""
+
+    run: str
+    began_at: datetime
+    ended_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class Share:
-    """One day's part of a charge. micros: millionths of a US dollar, None where the price is unknown."""
+    """One day's part of a charge, one run's where runs used the machine: "" is nobody's. micros: millionths
+    of a US dollar, None where the price is unknown."""
 
     day: date
     micros: int | None
     seconds: int
+    run: str = ""
 
 
-def shares_of(charge: Charge, *, now: datetime) -> list[Share]:
-    """The parts of a charge in order; of an open one as it stands now. [] where it costs nothing ever."""
+def shares_of(charge: Charge, *, now: datetime, uses: Sequence[Use] = ()) -> list[Share]:
+    """The parts of a charge in order; of an open one as it stands now. [] where it costs nothing ever. uses:
+    of its machine, by any run and at any time."""
     if charge.void:
         return []
     end = max(charge.opened_at, charge.closed_at or now)
+    used = _by_day(uses if by_time(charge) else (), charge.opened_at, end)
     found: list[Share] = []
     micros_before: int | None = 0
     seconds_before = 0
-    for day, until in _ends(charge.opened_at, end):
-        so_far = charge if until == charge.closed_at else replace(charge, closed_at=until)
-        micros, seconds = _micros(so_far), billed_seconds_of(so_far, until)
-        part = None if micros is None or micros_before is None else micros - micros_before
-        found.append(Share(day, part, seconds - seconds_before))
-        micros_before, seconds_before = micros, seconds
+    for day, begin, until in _days(charge.opened_at, end):
+        of_day = used.get(day, ())
+        parts: dict[str, Share] = {}
+        for since, to in _between_changes(begin, until, of_day):
+            so_far = charge if to == charge.closed_at else replace(charge, closed_at=to)
+            micros, seconds = _micros(so_far), billed_seconds_of(so_far, to)
+            rose = None if micros is None or micros_before is None else micros - micros_before
+            users = sorted({use.run for use in of_day if _overlaps(use, since, to)}) or [charge.run]
+            for run, part, secs in _split(users, rose, seconds - seconds_before):
+                known = parts.get(run, Share(day, 0, 0, run))
+                total = None if part is None or known.micros is None else known.micros + part
+                parts[run] = Share(day, total, known.seconds + secs, run)
+            micros_before, seconds_before = micros, seconds
+        found += parts.values()
     return found
 
 
@@ -50,19 +73,59 @@ def old_price(charge: Charge) -> date | None:
     return as_of if as_of is not None and charge.opened_at.date() - as_of > FRESH else None
 
 
-def _ends(begin: datetime, end: datetime) -> Iterator[tuple[date, datetime]]:
-    """Each day from begin on, with the moment up to which it counts."""
-    day, last = begin.astimezone(UTC).date(), end.astimezone(UTC)
+def _by_day(uses: Sequence[Use], begin: datetime, end: datetime) -> dict[date, list[Use]]:
+    """Those that meet the stretch, under each day that they touch of it: a machine may carry thousands."""
+    found: dict[date, list[Use]] = {}
+    for use in uses:
+        if not _overlaps(use, begin, end):
+            continue
+        day = max(use.began_at, begin).astimezone(UTC).date()
+        last = min(use.ended_at or end, end).astimezone(UTC).date()
+        while day <= last:
+            found.setdefault(day, []).append(use)
+            day += timedelta(days=1)
+    return found
+
+
+def _overlaps(use: Use, begin: datetime, end: datetime) -> bool:
+    return use.began_at < end and (use.ended_at is None or use.ended_at > begin)
+
+
+def _days(begin: datetime, end: datetime) -> Iterator[tuple[date, datetime, datetime]]:
+    """Each day from begin on, with the moments between which it counts."""
+    day, since, last = begin.astimezone(UTC).date(), begin, end.astimezone(UTC)
     while True:
         midnight = datetime.combine(day + timedelta(days=1), time(), UTC)
         if midnight >= last:
-            yield day, last
+            yield day, since, last
             return
-        yield day, midnight
-        day += timedelta(days=1)
+        yield day, since, midnight
+        day, since = day + timedelta(days=1), midnight
+
+
+def _between_changes(
+    begin: datetime, end: datetime, uses: Sequence[Use]
+) -> Iterator[tuple[datetime, datetime]]:
+    """The stretches in which the same runs used the machine; one at least, be it empty."""
+    changes = {moment for use in uses for moment in (use.began_at, use.ended_at) if moment is not None}
+    for moment in sorted(moment for moment in changes if begin < moment < end):
+        yield begin, moment
+        begin = moment
+    yield begin, end
+
+
+def _split(runs: Sequence[str], micros: int | None, seconds: int) -> Iterator[tuple[str, int | None, int]]:
+    """In equal parts; what is left over goes to the first ones, a millionth and a second each."""
+    for number, run in enumerate(runs):
+        part = None if micros is None else _part(micros, number, len(runs))
+        yield run, part, _part(seconds, number, len(runs))
+
+
+def _part(amount: int, number: int, of: int) -> int:
+    return amount // of + (number < amount % of)
 
 
 def _micros(charge: Charge) -> int | None:
-    assert charge.closed_at is not None  # noqa: S101  # set one line above
+    assert charge.closed_at is not None  # noqa: S101  # set by the caller
     cost = cost_usd(charge, now=charge.closed_at)
     return None if cost is None else int(cost * MICROS)

@@ -8,7 +8,7 @@ the sums. So what is read here are the closed lines; the open ones grow by the m
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from decimal import Decimal
@@ -30,7 +30,7 @@ from cloudrun.store_sums import (
 )
 
 if TYPE_CHECKING:
-    from cloudrun.shares import Share
+    from cloudrun.shares import Share, Use
 
 BATCH = 5_000  # lines of an older store that are laid over their days in one transaction
 
@@ -54,6 +54,16 @@ def lines_of(charges: Sequence[Charge]) -> list[Line]:
         Line(charge, to_row(charge), shares_of(charge, now=charge.closed_at) if charge.closed_at else ())
         for charge in charges
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenShare:
+    """A day's part of an open line, the line as if it were its run's, and what it is counted under: by each
+    of BY, and the region."""
+
+    charge: Charge
+    share: Share
+    under: dict[str, str]
 
 
 class ChargeStore(StoreFile):
@@ -181,11 +191,34 @@ class ChargeStore(StoreFile):
         with self._read() as db:
             return [tuple(row) for row in db.execute(query, [first.isoformat(), last.isoformat(), provider])]
 
-    def counted_under(self, charges: Sequence[Charge]) -> list[dict[str, str]]:
-        """The kind's names of each: provider, region, type, market, project, job."""
+    def projects_of(self, charges: Sequence[Charge]) -> list[str]:
+        """Of the runs that they were rented for; "" where there is none."""
         with self._read() as db:
             names = _Names(db)
-            return [names.all_of(charge) for charge in charges]
+            return [names.all_of(charge)["project"] for charge in charges]
+
+    def count_open(self, charges: Sequence[Charge], *, now: datetime) -> list[OpenShare]:
+        """The shares of open lines as they stand now, each with all that it is counted under."""
+        if not charges:
+            return []
+        from cloudrun.shares import shares_of  # the catalogue with it: most commands find nothing open
+
+        found = []
+        with self._read() as db, self._sound():
+            names = _Names(db)
+            for charge in charges:
+                for share in shares_of(charge, now=now, uses=names.uses(charge)):
+                    own = replace(charge, run=share.run)
+                    day = share.day.isoformat()
+                    others = {"machine": charge.machine, "run": share.run, "day": day, "month": day[:7]}
+                    found.append(OpenShare(own, share, names.all_of(own) | others))
+        return found
+
+    def list_uses(self, machine: str) -> list[Use]:
+        """When runs' processes were on the machines of that name, in order; who waits there in a queue uses
+        nothing."""
+        with self._read() as db, self._sound():
+            return _Names(db).uses_of(machine)
 
     # --- steps of a transaction ----------------------------------------------------------
 
@@ -237,9 +270,9 @@ def _share(db: sqlite3.Connection, lines: Iterable[tuple[int, Line]]) -> None:
     """Lay the shares of these charges into the sums; they are unshared no more."""
     names = _Names(db)
     rows = [
-        (number, share.day.isoformat(), *names.of(line.charge), share.micros, share.seconds)
+        (number, share.day.isoformat(), *names.of(line.charge, share.run), share.micros, share.seconds)
         for number, line in lines
-        for share in line.shares
+        for share in names.shares(line)
     ]
     if rows:
         db.executemany("INSERT INTO incoming VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
@@ -254,11 +287,31 @@ class _Names:
         self._runs: dict[str, tuple[str, str]] = {}
         self._types: dict[tuple[str, str], str] = {}
         self._kinds: dict[tuple[str, ...], int] = {}
+        self._uses: dict[str, list[Use]] = {}
 
-    def of(self, charge: Charge) -> tuple[int, str, str, str, bool]:
-        """Kind, machine, run, what, estimated."""
-        machine, run = plain_text(charge.machine), plain_text(charge.run)
-        return self._kind_of(charge), machine, run, charge.what, charge.estimated
+    def of(self, charge: Charge, run: str) -> tuple[int, str, str, str, bool]:
+        """Kind, machine, run, what, estimated, of the run's share."""
+        own = charge if run == charge.run else replace(charge, run=run)
+        return self._kind_of(own), plain_text(own.machine), plain_text(run), own.what, own.estimated
+
+    def shares(self, line: Line) -> Sequence[Share]:
+        """Those of the runs that used its machine, where any did but the one that it was rented for."""
+        uses = self.uses(line.charge) if line.shares else ()
+        if not uses:
+            return line.shares
+        from cloudrun.shares import shares_of
+
+        return shares_of(line.charge, now=line.charge.closed_at or line.charge.opened_at, uses=uses)
+
+    def uses(self, charge: Charge) -> Sequence[Use]:
+        """By which the charge is split: () where they are all the run's whose line it is."""
+        found = self.uses_of(charge.machine)
+        return found if any(use.run != charge.run for use in found) else ()
+
+    def uses_of(self, machine: str) -> list[Use]:
+        if machine not in self._uses:
+            self._uses[machine] = list(_read_uses(self._db, machine))
+        return self._uses[machine]
 
     def all_of(self, charge: Charge) -> dict[str, str]:
         """The first columns of its kind, in their order."""
@@ -314,3 +367,19 @@ class _Names:
             ).fetchone()
             self._types[key] = row[0] if row else ""
         return self._types[key]
+
+
+def _read_uses(db: sqlite3.Connection, machine: str) -> Iterator[Use]:
+    """An attempt uses its machine from when its process starts there: the run knows the first such moment."""
+    from cloudrun.shares import Use
+
+    rows = db.execute(
+        "SELECT run, iif(runs.started_at BETWEEN attempts.started_at AND "
+        "coalesce(attempts.ended_at, runs.started_at), runs.started_at, attempts.started_at) AS began_at, "
+        "attempts.ended_at FROM attempts JOIN runs ON runs.id = run "
+        "WHERE attempts.machine = ? AND attempts.started_at IS NOT NULL AND runs.started_at IS NOT NULL "
+        "ORDER BY began_at, run",
+        [plain_text(machine)],
+    )
+    for run, began, ended in rows:
+        yield Use(run, datetime.fromisoformat(began), datetime.fromisoformat(ended) if ended else None)

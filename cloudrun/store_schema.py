@@ -136,12 +136,21 @@ def _shares_come(sums: Sequence[_Sum]) -> str:
         DELETE FROM incoming; END"""  # noqa: S608  # our own names
 
 
-def _shares_go(sums: Sequence[_Sum]) -> str:
+def _shares_go(sums: Sequence[_Sum], gone: str = "charge = OLD.charge AND day = OLD.day") -> str:
     """The trigger that takes a share off these sums before it goes."""
-    gone = "shares WHERE charge = OLD.charge AND day = OLD.day"
+    gone = f"shares WHERE {gone}"
     return f"""CREATE TRIGGER shares_go BEFORE DELETE ON shares BEGIN
         {" ".join(each.addition(gone, "-") for each in sums)} END"""
 
+
+_CHARGE_TRIGGERS = (
+    """CREATE TRIGGER charge_changed AFTER UPDATE ON charges BEGIN
+        DELETE FROM shares WHERE charge = OLD.id;
+        DELETE FROM unshared WHERE charge = OLD.id;
+        INSERT INTO unshared SELECT NEW.id WHERE NEW.closed_at IS NOT NULL AND NEW.void = 0; END""",
+    """CREATE TRIGGER charge_gone AFTER DELETE ON charges BEGIN
+        DELETE FROM shares WHERE charge = OLD.id; DELETE FROM unshared WHERE charge = OLD.id; END""",
+)
 
 _VERSION_5 = (
     """CREATE TABLE kinds (
@@ -163,12 +172,7 @@ _VERSION_5 = (
     "CREATE INDEX spent_most_by_run ON spent_by_run (total)",
     _shares_come(_FIRST_SUMS),
     _shares_go(_FIRST_SUMS),
-    """CREATE TRIGGER charge_changed AFTER UPDATE ON charges BEGIN
-        DELETE FROM shares WHERE charge = OLD.id;
-        DELETE FROM unshared WHERE charge = OLD.id;
-        INSERT INTO unshared SELECT NEW.id WHERE NEW.closed_at IS NOT NULL AND NEW.void = 0; END""",
-    """CREATE TRIGGER charge_gone AFTER DELETE ON charges BEGIN
-        DELETE FROM shares WHERE charge = OLD.id; DELETE FROM unshared WHERE charge = OLD.id; END""",
+    *_CHARGE_TRIGGERS,
     """CREATE TABLE billed (
         key TEXT PRIMARY KEY, provider TEXT NOT NULL, account TEXT NOT NULL, resource TEXT NOT NULL,
         machine TEXT NOT NULL, what TEXT NOT NULL, usage TEXT NOT NULL, day TEXT NOT NULL,
@@ -193,6 +197,32 @@ _VERSION_7 = (
     "CREATE INDEX egress_charges ON charges (provider, opened_at) WHERE what = 'egress'",
 )
 
+# A share is one run's too, where runs used a machine that stays: what older versions gave to nobody is shared
+# anew, as is a charge that was closed while an attempt seemed to go on that had ended before.
+_VERSION_8 = (
+    *(f"DROP TRIGGER {name}" for name in ("shares_come", "shares_go", "charge_changed", "charge_gone")),
+    """CREATE TABLE shares_of_runs (
+        charge INTEGER NOT NULL, day TEXT NOT NULL, kind INTEGER NOT NULL REFERENCES kinds (id),
+        machine TEXT NOT NULL, run TEXT NOT NULL, what TEXT NOT NULL, estimated INTEGER NOT NULL,
+        micros INTEGER, seconds INTEGER NOT NULL, PRIMARY KEY (charge, day, run)) WITHOUT ROWID""",
+    f"INSERT INTO shares_of_runs ({_SHARE}) SELECT {_SHARE} FROM shares",  # noqa: S608  # our own names
+    "DROP TABLE shares",
+    "ALTER TABLE shares_of_runs RENAME TO shares",
+    "CREATE INDEX shares_by_day ON shares (day)",
+    _shares_come((*_FIRST_SUMS, *_MONTHLY_SUMS)),
+    _shares_go((*_FIRST_SUMS, *_MONTHLY_SUMS), "charge = OLD.charge AND day = OLD.day AND run = OLD.run"),
+    *_CHARGE_TRIGGERS,
+    "CREATE INDEX attempts_by_machine ON attempts (machine)",
+    """INSERT OR IGNORE INTO unshared SELECT id FROM charges WHERE run = '' AND closed_at IS NOT NULL
+        AND void = 0 AND machine IN (SELECT machine FROM attempts)""",
+    "DELETE FROM shares WHERE charge IN (SELECT charge FROM unshared)",
+    """CREATE TRIGGER attempt_ended AFTER UPDATE OF ended_at ON attempts BEGIN
+        INSERT OR IGNORE INTO unshared SELECT id FROM charges
+        WHERE machine = NEW.machine AND run <> NEW.run AND void = 0
+        AND opened_at < NEW.ended_at AND closed_at > NEW.ended_at;
+        DELETE FROM shares WHERE charge IN (SELECT charge FROM unshared); END""",
+)
+
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _VERSION_1,
     _VERSION_2,
@@ -201,6 +231,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _VERSION_5,
     _VERSION_6,
     _VERSION_7,
+    _VERSION_8,
 )
 
 
