@@ -1,7 +1,7 @@
 """AWS for rehearsals: moto's server, with what it lacks put in front of it. One double in a process.
 
     app.py          every call: recorded, judged, answered here or by moto
-    control.py      /_sim/: steering from other processes; double.py has the same as methods
+    double.py       the double: started, steered, asked; by other processes at /_sim/ (control.py above)
     backend.py      moto, and the only place that touches its objects (seeds.py fills its tables)
     wanted.py       what a RunInstances asks for    launching.py  what becomes of it
     instances.py    the other calls about instances

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 
+from cloudrun.sim import control
 from cloudrun.sim.aws import objects, pricing, rights, seeds
 from cloudrun.sim.aws.images import Images
 from cloudrun.sim.aws.spot import Spot
@@ -37,7 +38,6 @@ _OTHER_WAYS = ("RequestSpotInstances", "RequestSpotFleet", "CreateFleet", "Creat
 log = logging.getLogger(__name__)
 
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
-Control = Callable[[Environ, str], Reply]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +53,11 @@ class Call:
 
 
 class App:
-    """The double as a WSGI application. `control` answers what begins with /_sim/."""
+    """The double as a WSGI application. `steering` answers what begins with /_sim/."""
 
-    def __init__(self, world: World, spot: Spot, control: Control) -> None:
+    def __init__(self, world: World, spot: Spot, steering: control.Control) -> None:
         self._world = world
-        self._control = control
+        self._control = steering
         self._handlers = _handlers(world, spot)
         self._spot = spot
         self._seeded: set[str] = set()
@@ -75,8 +75,8 @@ class App:
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")
-        if path.startswith("/_sim/"):
-            return _send(self._control(environ, path.removeprefix("/_sim/")), start_response)
+        if path.startswith(control.BEGINS):
+            return self._control(environ, start_response)
         request = read_request(environ)
         reply, lost = self._answer(request)
         call = Call(

@@ -15,10 +15,10 @@ from cloudrun.errors import UsageError
 from cloudrun.models import Market
 from cloudrun.sim.aws import seeds
 from cloudrun.sim.aws.app import App, Call
-from cloudrun.sim.aws.control import Control
 from cloudrun.sim.aws.faults import Fault
 from cloudrun.sim.aws.spot import Spot
 from cloudrun.sim.aws.world import Delays, World
+from cloudrun.sim.control import Control
 from cloudrun.sim.faults import EVERY_CALL
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class AwsDouble:
             self._world = World(self._host, self._delays, self._seed)
             self._world.backend.reset()
             self._spot = Spot(self._world)
-            self._app = App(self._world, self._spot, Control(self).answer)
+            self._app = App(self._world, self._spot, self._control())
             self._server = make_server(
                 LOOPBACK, port, self._app, threaded=True, request_handler=_QuietHandler
             )  # fmt: skip
@@ -217,6 +217,22 @@ class AwsDouble:
 
     def calls_as_json(self) -> list[dict[str, Any]]:
         return [{**asdict(call), "at": call.at.isoformat()} for call in self.calls()]
+
+    def _control(self) -> Control:
+        """What other processes may do."""
+        return Control(
+            self,
+            self.fault,
+            self.throttle,
+            self.clear_faults,
+            self.preempt,
+            self.set_spot_price,
+            self.set_quota,
+            self.set_capacity,
+            self.set_visible_after_s,
+            self.set_rights,
+            self.forget_calls,
+        )
 
     def _check_type(self, type: str) -> None:
         if not seeds.is_known(type):

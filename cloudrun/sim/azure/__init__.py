@@ -1,6 +1,6 @@
 """Azure for rehearsals: Azure Resource Manager over https, as Microsoft's own recordings answer.
 
-    double.py       the double: started, steered, asked    control.py  the same over HTTPS at /_sim/
+    double.py       the double: started, steered, asked; by other processes at /_sim/ (control.py above)
     app.py          every call: recorded, judged, answered
     wire.py         what travels                 tls.py, tokens.py  certificates and logins
     routes.py       addresses of calls           store.py  what there is

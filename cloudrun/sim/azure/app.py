@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 
+from cloudrun.sim import control
 from cloudrun.sim.azure.blobs import ACCOUNT, Storage
 from cloudrun.sim.azure.calls import Call, CallLog
 from cloudrun.sim.azure.faults import Fault, target_of
@@ -25,15 +26,14 @@ from cloudrun.sim.azure.wire import ApiError, Environ, Reply, Request, error_rep
 log = logging.getLogger(__name__)
 
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
-Control = Callable[[Environ, str], Reply]
 
 
 class App:
-    """The double as a WSGI application. `control` answers what begins with /_sim/."""
+    """The double as a WSGI application. `steering` answers what begins with /_sim/."""
 
-    def __init__(self, world: World, control: Control) -> None:
+    def __init__(self, world: World, steering: control.Control) -> None:
         self._world = world
-        self._control = control
+        self._control = steering
         self.routes = Routes()
         self.storage = Storage()
         self.calls = CallLog()
@@ -47,8 +47,8 @@ class App:
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")
-        if path.startswith("/_sim/"):
-            return _send(self._control(environ, path.removeprefix("/_sim/")), start_response)
+        if path.startswith(control.BEGINS):
+            return self._control(environ, start_response)
         if path.startswith(f"/{ACCOUNT}/"):
             return self.storage(environ, start_response)
         request = read_request(environ)

@@ -15,13 +15,13 @@ from cloudrun.sim.azure.app import App
 from cloudrun.sim.azure.blobs import Storage
 from cloudrun.sim.azure.calls import Call
 from cloudrun.sim.azure.compute import Compute
-from cloudrun.sim.azure.control import Control
 from cloudrun.sim.azure.faults import Fault
 from cloudrun.sim.azure.groups import Groups
 from cloudrun.sim.azure.network import NETWORK_KINDS
 from cloudrun.sim.azure.operations import Operations
 from cloudrun.sim.azure.store import SUBSCRIPTION, Delays, World
 from cloudrun.sim.azure.tls import CA_FILE, HttpsServer
+from cloudrun.sim.control import Control
 from cloudrun.sim.faults import EVERY_CALL
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class AzureDouble:
         """Serve an empty subscription; returns the endpoint's URL. Port 0: any free one."""
         world = World(self._host, self._delays)
         operations = Operations(world)
-        app = App(world, Control(self).answer)
+        app = App(world, self._control())
         kinds = [kind(world, operations) for kind in (*NETWORK_KINDS, *ADDRESS_KINDS)]
         compute = Compute(world, operations)
         parts = (compute, *kinds, DnsNames(world), operations, world.authorization)
@@ -227,6 +227,25 @@ class AzureDouble:
 
     def calls_as_json(self) -> list[dict[str, Any]]:
         return [{**asdict(call), "at": call.at.isoformat()} for call in self.calls()]
+
+    def _control(self) -> Control:
+        """What other processes may do."""
+        return Control(
+            self,
+            self.fault,
+            self.throttle,
+            self.clear_faults,
+            self.preempt,
+            self.set_spot_price,
+            self.set_quota,
+            self.set_capacity,
+            self.event,
+            self.restrict,
+            self.allow,
+            self.halt,
+            self.expire_tokens,
+            self.forget_calls,
+        )
 
     def _running(self) -> World:
         if self._world is None:
