@@ -112,6 +112,7 @@ def test_a_live_machine_needs_what_it_has(cloud: Cloud, tmp_path: Path) -> None:
         "address": Decimal("0.005") * 730,
     }
     assert {each.region for each in found} == {REGION}
+    assert all(each.since and datetime.now(UTC) - each.since < timedelta(minutes=5) for each in found)
 
 
 def test_every_kind_is_found_and_freed_in_the_order_of_the_list(cloud: Cloud) -> None:
@@ -134,6 +135,7 @@ def test_every_kind_is_found_and_freed_in_the_order_of_the_list(cloud: Cloud) ->
         provider.free(each)
     assert provider.list_leftovers() == []
     assert cloud.everything() == ["team", "foreign"]
+    assert [each.name for each in provider.list_foreign()] == ["foreign"]
 
 
 def test_what_is_needed_stays(cloud: Cloud) -> None:
@@ -210,6 +212,36 @@ def test_a_group_that_goes_is_no_leftover(cloud: Cloud) -> None:
     cloud.provider().terminate(machine)
     assert cloud.provider().list_leftovers() == []
     until(cloud.everything, lambda found: not found)
+
+
+def test_what_others_have_is_shown_and_priced(cloud: Cloud) -> None:
+    """Their machine is one of ours that lost its tags, but for its disk, which has its name."""
+    provider = cloud.provider()
+    machine = cloud.launch_running(offer=ON_DEMAND)
+    assert provider.list_foreign() == []
+    session, place = cloud.session(), parts_of_id(machine.id)
+    quick = {"polling_interval": 0.01}
+    session.compute.virtual_machines.begin_update(
+        place.group, place.stem, {"tags": {"team": "x"}}, **quick
+    ).result()
+    for address in session.network.public_ip_addresses.list_all():
+        session.network.public_ip_addresses.update_tags(place.group, address["name"], {"tags": {}})
+    make_team(cloud)
+    make_disk(cloud, "theirs", tags={}, sku="Standard_LRS")
+    found = {each.kind: each for each in provider.list_foreign()}
+    assert {kind: each.price_per_month_usd for kind, each in found.items()} == {
+        "machine": Decimal("0.526") * 730,
+        "address": Decimal("3.65"),
+        "disk": 100 * Decimal("0.045"),
+    }
+    assert (found["machine"].name, found["machine"].state) == (place.stem, "running")
+    assert all((each.ours, each.region) == (False, REGION) for each in found.values())
+    assert all(
+        each.since and datetime.now(UTC) - each.since < timedelta(minutes=5) for each in found.values()
+    )
+    session.compute.virtual_machines.begin_deallocate(place.group, place.stem, **quick).result()
+    found = {each.kind: each for each in provider.list_foreign()}
+    assert (found["machine"].state, found["machine"].price_per_month_usd) == ("deallocated", 0)
 
 
 def test_an_unknown_kind_is_said_so(cloud: Cloud) -> None:

@@ -16,7 +16,7 @@ import pytest
 from azure.core.exceptions import ResourceNotFoundError
 from azure_help import CPU, HERE, ON_DEMAND, REGION, SPOT, STACK, TYPE, Cloud, open_cloud, spec
 from quick_azure import QUICK
-from test_azure_leftovers import make_team
+from test_azure_leftovers import make_disk, make_team
 from waiting import until
 
 from cloudrun.assets import provisioning_dir
@@ -342,6 +342,14 @@ def leftovers(stage: Stage) -> object:
     return sorted((each.kind, each.in_use) for each in found), sorted(each.kind for each in left)
 
 
+def foreign(stage: Stage) -> object:
+    """What others have."""
+    stage.cloud.session().resources.resource_groups.create_or_update("team", {"location": REGION})
+    make_disk(stage.cloud, "theirs", tags={})
+    with stage.rights():
+        return [each.name for each in stage.provider().list_foreign()]
+
+
 PARTS: tuple[Part, ...] = (
     offers,
     image,
@@ -364,6 +372,7 @@ PARTS: tuple[Part, ...] = (
     own_image,
     launch_from_own_image,
     leftovers,
+    foreign,
 )
 
 

@@ -7,7 +7,7 @@ launch.py                         network, address, machine: once, whatever kill
 instances.py power.py ending.py   states and times; stop means deallocate; the end of all that was made
 network.py names.py disks.py      who may reach a machine, its DNS name, disks that grow
 identity.py limits.py             the right to deallocate itself, and what is without it
-leftovers.py                      what stays behind
+leftovers.py foreign.py           what stays behind; what others have
 errors.py codes.py                refusals in our words
 """
 
@@ -22,6 +22,7 @@ from cloudrun.payload import companion_path
 from cloudrun.providers.azure import (
     disks,
     ending,
+    foreign,
     images,
     instances,
     launch,
@@ -37,7 +38,7 @@ from cloudrun.providers.base import Leftover, Need
 
 
 class AzureProvider:
-    """Six verbs, Stoppable, SelfRelease, ResizableDisk, Firewalled, Leftovers and SnapshotImages."""
+    """Six verbs, Stoppable, SelfRelease, ResizableDisk, Firewalled, Leftovers, Shared and SnapshotImages."""
 
     name = instances.PROVIDER
     grows_while_on = False
@@ -91,7 +92,7 @@ class AzureProvider:
     def limits(self, offer: Offer) -> str:
         return limits.limits(self._session, offer)
 
-    # --- ResizableDisk, Firewalled, Leftovers ---
+    # --- ResizableDisk, Firewalled, Leftovers, Shared ---
 
     def resize_disk(self, machine: Machine, disk_gb: int, disk: str = "") -> None:
         disks.resize_disk(self._session, machine, disk_gb, disk=disk)
@@ -107,6 +108,9 @@ class AzureProvider:
 
     def free(self, leftover: Leftover) -> None:
         leftovers.free(self._session, leftover)
+
+    def list_foreign(self) -> list[Leftover]:
+        return foreign.list_foreign(self._session)
 
     # --- SnapshotImages ---
 

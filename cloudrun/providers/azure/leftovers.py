@@ -59,13 +59,13 @@ def list_leftovers(session: Session) -> list[Leftover]:
     which they can be freed."""
     asked: list[Callable[[], Iterable[Any]]] = [
         lambda: session.resources.resource_groups.list(filter=OURS),
-        lambda: session.resources.resources.list(filter=OURS),
+        lambda: session.resources.resources.list(filter=OURS, expand="createdTime"),
         session.compute.disks.list,
         session.compute.images.list,
         session.compute.virtual_machines.list_all,
     ]
     with mapped(region="", what="list what is left"):
-        groups, listed, disks, images, vms = side_by_side(_all, asked)
+        groups, listed, disks, images, vms = side_by_side(ask_all, asked)
     machines = [
         machine_of(session.settings, each)
         for each in vms
@@ -117,7 +117,7 @@ def _free(session: Session, leftover: Leftover) -> None:
     delete_part(session, parts.group, kind, parts.stem, wait=True)
 
 
-def _all(ask: Callable[[], Iterable[Any]]) -> list[Body]:
+def ask_all(ask: Callable[[], Iterable[Any]]) -> list[Body]:
     return [each.as_dict() for each in ask()]
 
 
@@ -142,7 +142,9 @@ def _parts(
         whole = {**each, **told.get(place, {})}
         made = _leftover(each, word, str(each["id"]), tokens)
         in_use = made.in_use or _is_wanted(kind, whole)
-        found.append((kind, replace(made, in_use=in_use, price_per_month_usd=_price(kind, whole))))
+        state = "kept" if in_use and kind == IMAGE else ""
+        price = price_per_month_usd(kind, whole)
+        found.append((kind, replace(made, in_use=in_use, state=state, price_per_month_usd=price)))
     order = [*KINDS]
     return sorted(found, key=lambda pair: order.index(pair[0]) if pair[0] in order else len(order))
 
@@ -159,6 +161,8 @@ def _leftover(each: Body, kind: str, id: str, tokens: set[str]) -> Leftover:
         id=id,
         name=str(each["name"]),
         machine=tags.get(t.NAME, ""),
+        run=tags.get(t.RUN, ""),
+        since=made_at(each),
         in_use=young or tags.get(t.TOKEN, "") in tokens,
     )
 
@@ -169,7 +173,13 @@ def _is_wanted(kind: str, each: Body) -> bool:
     return kind == IMAGE and t.IMAGE in (each.get("tags") or {}) and state_of(each) != "Failed"
 
 
-def _price(kind: str, each: Body) -> Decimal | None:
+def made_at(each: Body) -> datetime | None:
+    """When Azure made it, as far as that is shown; else when the launch asked for it."""
+    told = str(each.get("createdTime") or (each.get("properties") or {}).get("timeCreated") or "")
+    return t.time_of(told) or t.time_of((each.get("tags") or {}).get(ASKED, ""))
+
+
+def price_per_month_usd(kind: str, each: Body) -> Decimal | None:
     """A month of it in US dollars by the catalogue, whose one region stands for all; None = unknown."""
     if kind not in PRICED:
         return Decimal(0)

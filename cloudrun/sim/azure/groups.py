@@ -9,7 +9,7 @@ from typing import Any
 from cloudrun.sim.azure.operations import Operations
 from cloudrun.sim.azure.routes import Route
 from cloudrun.sim.azure.store import SUBSCRIPTION, Group, Resource, World
-from cloudrun.sim.azure.wire import ApiError, Body, Reply, Request
+from cloudrun.sim.azure.wire import ApiError, Body, Reply, Request, timestamp
 
 TYPE = "Microsoft.Resources/resourceGroups"
 PAGE = 1000  # most items of one answer
@@ -167,7 +167,8 @@ class Groups:
             and _has_tag(each.tags, wanted)
             and wanted.get("name", each.name).lower() == each.name.lower()
         ]
-        return page(request, [_show_generic(each) for each in found])
+        wanted_too = request.query.get("$expand", "").split(",")
+        return page(request, [_show_generic(each, "createdTime" in wanted_too) for each in found])
 
     def _get_tags(self, request: Request) -> Reply:
         return Reply(200, _show_tags(request, self._tagged(request)))
@@ -292,13 +293,15 @@ def _show(group: Group) -> Body:
     return {**shown, "tags": dict(group.tags)} if group.tags else shown
 
 
-def _show_generic(resource: Resource) -> Body:
+def _show_generic(resource: Resource, with_time: bool) -> Body:
     shown: Body = {
         "id": resource.id,
         "name": resource.name,
         "type": resource.kind.type,
         "location": resource.location,
     }
+    if with_time:
+        shown["createdTime"] = timestamp(resource.created_at)
     for name in ("tags", "sku", "zones", "identity"):
         if resource.body.get(name):
             shown[name] = resource.body[name]
