@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -21,11 +21,11 @@ import botocore.session
 import pytest
 from aws_account import HOME_REGION, use_keys
 from aws_help import QUICK, SPOT, STACK, TYPE, spec
+from policy_cases import Part, Played, broken_without, outcomes_of, play_all, used_by
 from waiting import until
 
 from cloudrun.assets import provisioning_dir
 from cloudrun.config import Settings
-from cloudrun.errors import CloudrunError
 from cloudrun.images import ImageState
 from cloudrun.models import Guard, LaunchOptions, Machine, MachineState
 from cloudrun.providers.aws import AwsProvider
@@ -156,6 +156,12 @@ class Stage:
             self.double.set_rights(False)
             self.calls = self.double.calls()
 
+    def used(self) -> frozenset[str]:
+        return frozenset(f"{call.service}:{call.action}" for call in self.calls)
+
+    def refused(self) -> frozenset[str]:
+        return frozenset(f"{call.service}:{call.action}" for call in self.calls if call.code in DENIED)
+
     def clear(self) -> None:
         """Nothing of ours is left in the region."""
         ec2, tagged = self.ec2(), [{"Name": "tag:cloudrun", "Values": ["1"]}]
@@ -181,10 +187,6 @@ class Stage:
     def alive(self) -> list[str]:
         there = [each for each in self.double.instances() if each["region"] == REGION]
         return [each["id"] for each in there if each["state"] != "terminated"]
-
-
-# Each part of what the provider does returns what came of it, which is the same every time.
-Part = Callable[[Stage], object]
 
 
 def offers(stage: Stage) -> object:
@@ -390,43 +392,14 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         yield Stage(double, home, owners, boto_session(key["AccessKeyId"], key["SecretAccessKey"]))
 
 
-@dataclass(frozen=True)
-class Played:
-    """What came of a part, which error of ours ended it, and what the renter called and was refused."""
-
-    outcome: object
-    error: str
-    used: frozenset[str]
-    refused: frozenset[str]
-
-
-def play(stage: Stage, part: Part) -> Played:
-    outcome, error = None, ""
-    try:
-        outcome = part(stage)
-    except CloudrunError as caught:
-        error = f"{type(caught).__name__}: {caught.message}"
-    finally:
-        stage.clear()
-    refused = [call for call in stage.calls if call.code in DENIED]
-    return Played(outcome, error, named(stage.calls), named(refused))
-
-
-def named(calls: Sequence[Call]) -> frozenset[str]:
-    return frozenset(f"{call.service}:{call.action}" for call in calls)
-
-
 @pytest.fixture(scope="module")
 def whole(stage: Stage) -> Mapping[Part, Played]:
     """Every part, played with the policy as it is."""
-    stage.grant(REHEARSED)
-    return {part: play(stage, part) for part in PARTS}
+    return play_all(stage, PARTS, REHEARSED)
 
 
 def test_everything_works_with_the_policy(whole: Mapping[Part, Played]) -> None:
-    assert {part.__name__: played.error for part, played in whole.items() if played.error} == {}
-    assert {part.__name__: played.refused for part, played in whole.items() if played.refused} == {}
-    outcomes = {part.__name__: played.outcome for part, played in whole.items()}
+    outcomes = outcomes_of(whole)
     running = ("first_launch", "launch_into_a_subnet", "stop_and_start")
     assert {outcomes[name] for name in running} == {MachineState.RUNNING}
     assert outcomes["fixed_address"] == (True, 0)
@@ -439,16 +412,9 @@ def test_everything_works_with_the_policy(whole: Mapping[Part, Played]) -> None:
 
 
 def test_the_policy_names_just_what_is_used(whole: Mapping[Part, Played]) -> None:
-    assert sorted(frozenset().union(*(played.used for played in whole.values()))) == REHEARSED
+    assert used_by(whole) == REHEARSED
 
 
 @pytest.mark.parametrize("action", REHEARSED)
 def test_without_one_action_something_breaks(stage: Stage, whole: Mapping[Part, Played], action: str) -> None:
-    stage.grant([each for each in REHEARSED if each != action])
-    broken = []
-    for part in (part for part in PARTS if action in whole[part].used):
-        played = play(stage, part)
-        if action in played.refused and (played.error or played.outcome != whole[part].outcome):
-            broken.append(part)
-            break
-    assert broken
+    assert next(broken_without(stage, whole, action), None) is not None

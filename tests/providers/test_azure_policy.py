@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from azure.core.exceptions import ResourceNotFoundError
 from azure_help import CPU, HERE, ON_DEMAND, REGION, SPOT, STACK, TYPE, Cloud, open_cloud, spec
+from policy_cases import Part, Played, broken_without, outcomes_of, play_all, used_by
 from quick_azure import QUICK
 from test_azure_leftovers import make_disk, make_team
 from waiting import until
@@ -116,6 +117,17 @@ class Stage:
             self.cloud.double.allow(None)
             self.calls = self.cloud.double.calls()
 
+    def grant(self, actions: list[str]) -> None:
+        self.granted = actions
+
+    def used(self) -> frozenset[str]:
+        calls = [call for call in self.calls if call.operation]
+        return rights_of(each for call in calls for each in (call.operation, *call.linked))
+
+    def refused(self) -> frozenset[str]:
+        calls = [call for call in self.calls if call.operation and call.code in DENIED]
+        return rights_of((call.linked or (call.operation,))[-1] for call in calls)
+
     def clear(self) -> None:
         """Nothing is left in the subscription, but the role that machines get."""
         groups = self.cloud.session().resources.resource_groups
@@ -128,10 +140,6 @@ class Stage:
         session = self.cloud.session()
         guid = identity.role_id(session).rpartition("/")[2]
         session.authorization.role_definitions.delete(session.scope, guid)
-
-
-# Each part of what the provider does returns what came of it, which is the same every time.
-Part = Callable[[Stage], object]
 
 
 def offers(stage: Stage) -> object:
@@ -388,34 +396,6 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         yield stage
 
 
-@dataclass(frozen=True)
-class Played:
-    """What came of a part, which error of ours ended it, and which rights were used and refused."""
-
-    outcome: object
-    error: str
-    used: frozenset[str]
-    refused: frozenset[str]
-
-
-def play(stage: Stage, part: Part) -> Played:
-    outcome, error = None, ""
-    try:
-        outcome = part(stage)
-    except CloudrunError as caught:
-        error = f"{type(caught).__name__}: {caught.message}"
-    finally:
-        stage.clear()
-    calls = [call for call in stage.calls if call.operation]
-    refused = [call for call in calls if call.code in DENIED]
-    return Played(
-        outcome,
-        error,
-        used=rights_of(each for call in calls for each in (call.operation, *call.linked)),
-        refused=rights_of((call.linked or (call.operation,))[-1] for call in refused),
-    )
-
-
 def rights_of(operations: Iterable[str]) -> frozenset[str]:
     """As the role writes them: Azure tells no small letters from capital ones."""
     written = {action.lower(): action for action in ACTIONS}
@@ -425,14 +405,11 @@ def rights_of(operations: Iterable[str]) -> frozenset[str]:
 @pytest.fixture(scope="module")
 def whole(stage: Stage) -> Mapping[Part, Played]:
     """Every part, played with the role as it is."""
-    stage.granted = REHEARSED
-    return {part: play(stage, part) for part in PARTS}
+    return play_all(stage, PARTS, REHEARSED)
 
 
 def test_everything_works_with_the_role(whole: Mapping[Part, Played]) -> None:
-    assert {part.__name__: played.error for part, played in whole.items() if played.error} == {}
-    assert {part.__name__: played.refused for part, played in whole.items() if played.refused} == {}
-    outcomes = {part.__name__: played.outcome for part, played in whole.items()}
+    outcomes = outcomes_of(whole)
     assert outcomes["first_launch"] == (
         MachineState.RUNNING,
         "yes",
@@ -450,20 +427,17 @@ def test_everything_works_with_the_role(whole: Mapping[Part, Played]) -> None:
 
 
 def test_the_role_names_just_what_is_used(whole: Mapping[Part, Played]) -> None:
-    assert sorted(frozenset().union(*(played.used for played in whole.values()))) == REHEARSED
+    assert used_by(whole) == REHEARSED
 
 
 @pytest.mark.parametrize("action", REHEARSED)
 def test_without_one_action_something_breaks_and_says_so(
     stage: Stage, whole: Mapping[Part, Played], action: str
 ) -> None:
-    stage.granted = [each for each in REHEARSED if each != action]
     errors = []
-    for part in (part for part in PARTS if action in whole[part].used):
-        played = play(stage, part)
-        if action in played.refused and (played.error or played.outcome != whole[part].outcome):
-            errors.append(played.error)
-        if action.lower() in played.error.lower():
+    for error in broken_without(stage, whole, action):
+        if action.lower() in error.lower():
             return
+        errors.append(error)
     assert errors
     assert action in DISPENSABLE
