@@ -92,16 +92,26 @@ def read_checks(text: str) -> Checks:
 def apply_script(step: Step, *, anew: bool = False) -> bytes:
     """Apply one step and check it. Exit code 194: applied, once the machine has started anew.
 
-    anew: also where its check says yes, for packages of a driver that is there and does not work. They are
-    taken away first: what a package sets up at its installation (DKMS) is done again then.
+    anew: also where its check says yes, for a driver that is installed and does not work. Its packages are
+    taken away first: what they set up at their installation (DKMS) is done again then.
     """
-    names = step.parameters.get("PACKAGES", "").split() if anew else []
-    drivers = [name.partition("=")[0] for name in names if name.startswith(DRIVERS)]
-    take_away = (
-        f"$(sudo -n true 2>/dev/null && echo sudo -n) dpkg --remove --force-depends {' '.join(drivers)}"
+    take_away = _take_driver_away(step.parameters.get("PACKAGES", "").split()) if anew else ""
+    return "\n".join([_HEAD, take_away, step.call("apply", "check"), ""]).encode()
+
+
+def _take_driver_away(pins: Sequence[str]) -> str:
+    """Shell text that removes the pinned packages of a driver and those that came with them, which have its
+    very version: the pinned one may only be a name for them."""
+    named = [pin.partition("=") for pin in pins]
+    versions = {version for name, _, version in named if name.startswith(DRIVERS)}
+    same = " || ".join(f'$2 == "{version}"' for version in sorted(versions))
+    return (
+        "dpkg-query -W -f '${Package} ${Version} ${db:Status-Status}\\n' | "
+        f"awk '/^(lib)?(nvidia|cuda)/ && $3 == \"installed\" && ({same}) {{ print $1 }}' | "
+        f"xargs -r {_SUDO} dpkg --remove --force-depends >&2"
+        if versions
+        else ""
     )
-    lines = [_HEAD, *([f"{take_away} </dev/null >&2"] if drivers else []), step.call("apply", "check")]
-    return "\n".join([*lines, ""]).encode()
 
 
 _SUDO = "$(sudo -n true 2>/dev/null && echo sudo -n)"

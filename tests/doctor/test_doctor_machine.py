@@ -46,6 +46,20 @@ def test_a_driver_that_does_not_answer_is_installed_again(client: Client, k80: M
     assert mended(client) == {"driver"}
 
 
+def test_the_whole_driver_is_taken_away_and_nothing_else(client: Client, k80: Machine) -> None:
+    """The pinned package may be a name for others of its version, which do the work."""
+    for name, version in (("nvidia-dkms-384", "384.66-0ubuntu1"), ("nvidia-container-toolkit", "1.0-1")):
+        control = f"Package: {name}\nVersion: {version}\nArchitecture: all\nMaintainer: me\nDescription: x\n"
+        shell = client.shell("k80")
+        shell.run(f"mkdir -p {name}/DEBIAN && cat >{name}/DEBIAN/control", input=control.encode())
+        run(client, f"dpkg-deb --build {name} >/dev/null && sudo dpkg -i {name}.deb")
+    lose_driver(client)
+    assert mended(client) == {"driver"}
+    there = "dpkg-query -W -f '${Package} ${db:Status-Status}\\n' 'nvidia-*' | sed -n 's/ installed//p'"
+    assert sorted(run(client, there).split()) == ["nvidia-384", "nvidia-container-toolkit", "nvidia-modprobe"]
+    run(client, "sudo dpkg --purge nvidia-container-toolkit nvidia-dkms-384")
+
+
 def test_a_driver_that_an_update_replaced_is_taken_back(client: Client, k80: Machine) -> None:
     pin, other = "384.66-0ubuntu1", newer("384.66-0ubuntu1")
     run(client, f"sudo apt-get -y --allow-change-held-packages install nvidia-384={other}")
