@@ -47,6 +47,11 @@ class CloudrunError(Exception):
         self.message = message
         self.hint = hint
 
+    def add(self, more: str) -> None:
+        """Go on with what else is to be said of it."""
+        self.message = f"{self.message}; {more}"
+        self.args = (self.message,)
+
 
 class RunFailed(CloudrunError):
     """The job ended by itself with a non-zero exit code; the log says why."""

@@ -235,7 +235,7 @@ def settle_by_outbox(ctx: Context, run: Run, attempt: Attempt, loss: CloudrunErr
     try:
         status = take_outbox(ctx, run, attempt, load_order(ctx, run))
     except TransferFailed as damage:
-        loss.message = f"{loss.message}; {damage.message}"
+        loss.add(damage.message)
         return None
     if status is None or status.reason == "preempted":
         return None
