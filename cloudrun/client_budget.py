@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cloudrun.config import MOST_BUDGET_USD, Settings
 from cloudrun.errors import UsageError
-from cloudrun.models import Machine, Market, Run
+from cloudrun.models import Machine, Run
 from cloudrun.store import Store
 
 if TYPE_CHECKING:
@@ -44,27 +44,13 @@ class BudgetVerbs:
     def check_restart(self, ctx: Context, run: Run) -> None:
         """Tell the warnings of the month's budget. Raises Refused where another machine for the run does not
         fit in; one that is up already is counted."""
-        if run.on or not self.settings.budgets:
+        if not self.settings.budgets:
             return
-        from cloudrun import budget
-        from cloudrun.events import Note
+        from cloudrun import spending
         from cloudrun.execute import load_order
-        from cloudrun.guard import PULL_GRACE_MINUTES
-        from cloudrun.plan import launch_worst_case_usd
 
         order = load_order(ctx, run)
-        if all(offer.market is Market.OWN for offer in order.candidates):
-            return
-        worst = launch_worst_case_usd(
-            order.candidates,
-            max_hours=run.max_hours,
-            budget_usd=run.budget_usd,
-            disk_gb=order.disk_gb,
-            grace_minutes=PULL_GRACE_MINUTES,
-        )
-        most, at = None if order.keep else worst, datetime.now(UTC)
-        for line in budget.check(self.store, self.settings.budgets, most, now=at, project=run.project):
-            ctx.on_event(Note(line))
+        spending.check_month(ctx, run, order, order.candidates, order.budget_usd)
 
     def spent_usd(self) -> tuple[Decimal, Decimal]:
         """Today, and this month (both UTC's), as far as prices are known; what runs counts up to now."""

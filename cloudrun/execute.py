@@ -16,7 +16,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import NoReturn
 
-from cloudrun import bundle, charging, ledger, rent
+from cloudrun import bundle, charging, ledger, rent, spending
 from cloudrun.attempts import (
     Order,
     disk_gb_of,
@@ -274,11 +274,17 @@ def take_next_candidate(ctx: Context, run: Run, attempt: Attempt, refusal: Provi
     if offer is None:
         finish(ctx, run, _newest_attempt(ctx, run))
         raise refusal
+    try:
+        spending.check_next(ctx, run, order, offer)
+    except Refused:
+        finish(ctx, run, _newest_attempt(ctx, run))
+        raise
     return begin_attempt(ctx, run, offer)
 
 
 def move_on(ctx: Context, run: Run, attempt: Attempt, loss: Preempted) -> Run:
-    """The second backward edge: the provider took the machine, the run goes on elsewhere."""
+    """The second backward edge: the provider took the machine, the run goes on elsewhere, as far as its own
+    budget and the month's reach."""
     salvage(ctx, run, attempt)
     charging.charge_received(ctx, attempt)
     ended = _end_attempt(ctx, run, attempt, Outcome.PREEMPTED, loss.message)
@@ -288,6 +294,11 @@ def move_on(ctx: Context, run: Run, attempt: Attempt, loss: Preempted) -> Run:
     offer = next_offer(load_order(ctx, run).candidates, ctx.store.list_attempts(run.id))
     if offer is None:
         return finish(ctx, run, ended, "cloudrun restart goes on elsewhere")
+    try:
+        spending.check_next(ctx, run, load_order(ctx, run), offer)
+    except Refused as refusal:
+        ctx.on_event(Note(f"{loss.message}; not going on: {refusal.message}; {refusal.hint}"))
+        return finish(ctx, run, ended, refusal.message)
     ctx.on_event(Note(f"{loss.message}; going on with {where(offer)}"))
     return begin_attempt(ctx, run, offer)
 
@@ -327,7 +338,13 @@ def begin_again(ctx: Context, run: Run) -> Run:
     if offer is None:
         raise Refused(f"{run.id} has no machine to go on with", hint="submit the job again")
     run = ctx.store.update_run(
-        run.id, cancel_requested=False, ended_at=None, exit_code=None, message="", metric_value=None
+        run.id,
+        cancel_requested=False,
+        ended_at=None,
+        exit_code=None,
+        message="",
+        metric_value=None,
+        budget_usd=spending.granted_usd(ctx, run, load_order(ctx, run)),
     )
     return begin_attempt(ctx, run, offer)
 
@@ -392,7 +409,7 @@ def _spec(ctx: Context, run: Run, attempt: Attempt) -> LaunchSpec:
     guard = make_guard(
         now=now(),
         max_hours=run.max_hours,
-        budget_usd=run.budget_usd,
+        budget_usd=spending.left_usd(ctx, run, besides=attempt.machine),
         price_per_hour_usd=hourly_usd(attempt.offer, order.disk_gb),
         grace_minutes=PULL_GRACE_MINUTES,
         keep=order.keep,

@@ -27,7 +27,7 @@ LAYERS = (
     " client_outputs client_stacks",
     "supervise",
     "audit audit_home audit_item",
-    "plan execute adopt machines describing estimate doctor cleaning_machines health health_look gpu_seen"
+    "plan execute spending adopt machines describing estimate doctor cleaning_machines health health_look gpu_seen"
     " images_bake images_list",
     "follow carry rent images_own outbox datasets_remote charging capacity attempts context",
     "provision provision_steps remote.transfer remote.process remote.agentlink remote.datalink",
