@@ -15,9 +15,24 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "providers"))  # fo
 import aws_help
 import azure_help
 from image_cases import ImageCase, aws_case, azure_case
+from rented_help import RentedCloud, wait_for
 
+from cloudrun.client import Client
+from cloudrun.config import load_settings
+from cloudrun.providers.aws.session import Session
+from cloudrun.sim import daemon
 from cloudrun.sim.machine import MachineHost
 
+SMALL = """
+description = "a file in the home folder"
+source = "made for tests"
+steps = ["30-theanorc"]
+[theanorc]
+"global.device" = "cpu"
+[images]
+aws = "ubuntu-22.04"
+azure = "ubuntu-22.04-gen2"
+"""
 SIM_SSH_PORT = 20027  # of machines on loopback addresses of their own; 22 may be somebody's
 
 
@@ -55,3 +70,45 @@ CASES = {"aws": aws_case, "azure": azure_case}
 def case(request: pytest.FixtureRequest) -> ImageCase:
     """Every cloud that keeps machines' disks as images."""
     return CASES[request.param](request.getfixturevalue(request.param))
+
+
+@pytest.fixture(scope="session")
+def rehearsal_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RentedCloud]:
+    folder = tmp_path_factory.mktemp("sim")
+    record = daemon.up(folder)
+    yield RentedCloud(record)
+    daemon.down(folder)
+
+
+@pytest.fixture
+def cloud(
+    rehearsal_cloud: RentedCloud, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[RentedCloud]:
+    """This process talks to the rehearsal cloud; its home is the test's own. Nothing is left by a test."""
+    for name, value in rehearsal_cloud.record.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("CLOUDRUN_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("CLOUDRUN_POLL_S", "0.2")
+    monkeypatch.setattr(Session, "regions", lambda _session: ["us-east-1", "us-west-2"])  # of 38
+    rehearsal_cloud.calm()
+    yield rehearsal_cloud
+    rehearsal_cloud.calm()
+    sweeper = Client(load_settings())
+    sweeper.adopt()
+    sweeper.terminate(*(machine.name for machine in sweeper.store.list_machines()))
+    for listed in sweeper.own_images():
+        sweeper.delete_image(listed.image)
+    wait_for(lambda: rehearsal_cloud.live() == [] and sweeper.own_images() == [])
+
+
+@pytest.fixture
+def client(cloud: RentedCloud) -> Client:  # the cloud's variables are set by then
+    return Client(load_settings())
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> str:
+    """A stack of one's own that is quickly put on a machine, and takes no root."""
+    path = tmp_path / "small.toml"
+    path.write_text(SMALL)
+    return str(path)
