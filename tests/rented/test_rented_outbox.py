@@ -1,0 +1,201 @@
+"""With no client left, a rented machine stores its run's outputs itself; `attach` brings them home later."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import boto3
+import pytest
+from azure.core.exceptions import ResourceExistsError
+from azure.storage.blob import BlobServiceClient
+from rented_help import AZURE_TYPE, ONE_TIME, TYPE, RentedCloud, epochs_of, last_epoch, submit_drill, wait_for
+
+from cloudrun.bucket import open_bucket
+from cloudrun.client import Client
+from cloudrun.errors import MachineError
+from cloudrun.guard import policy
+from cloudrun.models import Guard, Market, Outcome, Run, RunState
+from cloudrun.outputs import list_folder
+from cloudrun.providers.base import Bucket, SelfRelease
+from cloudrun.remote import agentlink
+
+BUCKET = "no-client"
+OFF = ("", "stopped", "shutting-down", "terminated", "deallocating", "deallocated")
+SCRIPT = """
+import json, os, pathlib, sys, time
+out = pathlib.Path(os.environ["CLOUDRUN_OUTPUT_DIR"])
+for step in range(1, 11):
+    print("step", step, flush=True)
+    with (out / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"step": step, "score": step}) + chr(10))
+    time.sleep(0.2)
+(out / "sub").mkdir()
+(out / "sub" / "large.bin").write_bytes(bytes(range(256)) * 4096)
+sys.exit(3)
+"""
+JOB = """
+name = "tiny"
+command = ["python3", "job.py"]
+stack = "none"
+metric = { name = "score", direction = "max" }
+"""
+
+
+@pytest.fixture(params=["aws", "azure"])
+def place(request: pytest.FixtureRequest, cloud: RentedCloud) -> Iterator[tuple[str, str]]:
+    """A type of machine, and the address of an empty bucket in the same cloud."""
+    if request.param == "aws":
+        s3 = boto3.client("s3")
+        s3.create_bucket(Bucket=BUCKET)
+        yield TYPE, f"s3://{BUCKET}/deep/place"
+        for each in s3.list_objects_v2(Bucket=BUCKET).get("Contents", ()):
+            s3.delete_object(Bucket=BUCKET, Key=each["Key"])
+        s3.delete_bucket(Bucket=BUCKET)
+        return
+    service = BlobServiceClient.from_connection_string(os.environ["AZURE_STORAGE_CONNECTION_STRING"])
+    with service:
+        container = service.get_container_client(BUCKET)
+        with contextlib.suppress(ResourceExistsError):
+            container.create_container()
+        yield AZURE_TYPE, f"az://{BUCKET}/{os.getpid()}-{request.node.name[:12]}"
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Path:
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    (folder / "job.py").write_text(SCRIPT)
+    (folder / "job.toml").write_text(JOB)
+    return folder
+
+
+def abandon(client: Client, run: Run) -> None:
+    """Its supervisor is killed, and nobody takes its place."""
+    os.kill(client.store.find_run(run.id).supervisor_pid, signal.SIGKILL)
+    wait_for(lambda: not client.files(run.id).walked())
+
+
+def end_soon(client: Client, run: Run) -> str:
+    """The machine's own guard ends it some seconds after the run. Returns its id."""
+    machine = client.machine(client.store.find_run(run.id).machine)
+    provider = client.provider(machine.provider)
+    assert isinstance(provider, SelfRelease)
+    now = datetime.now(UTC)
+    guard = Guard(issued_at=now, deadline_at=now + timedelta(seconds=6), idle_minutes=0.1)
+    with closing(client.shell(machine.name)) as shell:
+        told = policy(guard, provider.release_command(machine), notices=provider.notices(machine))
+        agentlink.call(shell, "guard", {"policy": told})
+    return machine.id
+
+
+def stored(bucket: Bucket) -> list[str]:
+    return [each.key for each in bucket.list()]
+
+
+def letter(run: Run, number: int = 1) -> str:
+    return f"{run.id}/.cloudrun/outbox-{number}.json"
+
+
+def logged(client: Client, run: Run) -> bytes:
+    return b"".join(client.logs(run.id))
+
+
+def begun(client: Client, job: Path, type: str, address: str) -> Run:
+    plan = client.plan(job, type=type, market=Market.ON_DEMAND, outputs_to=address)
+    run = client.submit(plan, detach=True)
+    wait_for(lambda: b"step 3" in logged(client, run))
+    return run
+
+
+def test_a_run_that_nobody_watched_ends_as_it_really_did(
+    client: Client, cloud: RentedCloud, place: tuple[str, str], job: Path
+) -> None:
+    kind, address = place
+    bucket = open_bucket(address, client.settings)
+    run = begun(client, job, kind, address)
+    abandon(client, run)
+    assert not list(client.files(run.id).outputs.rglob("large.bin"))
+    machine = end_soon(client, run)
+    wait_for(lambda: letter(run) in stored(bucket))
+    wait_for(lambda: cloud.state(machine) in OFF)
+    run = client.attach(run.id)
+    assert (run.state, run.exit_code, run.message) == (RunState.FAILED, 3, "exit code 3")
+    assert [attempt.outcome for attempt in client.attempts(run.id)] == [Outcome.FAILED]
+    outputs = client.files(run.id).outputs
+    assert [file.path for file in list_folder(outputs)] == ["metrics.jsonl", "sub/large.bin"]
+    content = (outputs / "sub" / "large.bin").read_bytes()
+    assert hashlib.sha256(content).digest() == hashlib.sha256(bytes(range(256)) * 4096).digest()
+    assert logged(client, run) == b"".join(b"step %d\n" % step for step in range(1, 11))
+    assert run.metric_value == 10
+    wait_for(lambda: cloud.live() == [])  # Azure deletes while one waits
+    assert client.store.list_charges(open_only=True) == []
+    assert [file.path for file in client.bucket_outputs(run.id)] == ["metrics.jsonl", "sub/large.bin"]
+    assert not [key for key in stored(bucket) if "outbox" in key]
+    record = client.files(run.id).record.read_text()
+    assert "Signature" not in record
+    assert "sig=" not in record
+
+
+@pytest.mark.parametrize("place", ["aws"], indirect=True)
+def test_what_was_damaged_in_the_bucket_is_said_and_the_run_is_lost(
+    client: Client, cloud: RentedCloud, place: tuple[str, str], job: Path
+) -> None:
+    kind, address = place
+    bucket = open_bucket(address, client.settings)
+    run = begun(client, job, kind, address)
+    abandon(client, run)
+    machine = end_soon(client, run)
+    wait_for(lambda: letter(run) in stored(bucket))
+    wait_for(lambda: cloud.state(machine) in OFF)
+    part = client.files(run.id).folder / "part"
+    part.write_bytes(b"other")
+    bucket.put(letter(run).replace(".json", ".000"), part, hashlib.sha256(b"other").hexdigest())
+    with pytest.raises(MachineError, match="is not what the machine stored there"):
+        client.attach(run.id)
+    run = client.run(run.id)
+    assert run.state is RunState.LOST
+    assert "is not what the machine stored there" in run.message
+    wait_for(lambda: cloud.live() == [])  # Azure deletes while one waits
+
+
+def test_what_a_preempted_run_saved_in_its_last_seconds_is_not_lost(
+    client: Client, cloud: RentedCloud, place: tuple[str, str]
+) -> None:
+    kind, address = place
+    bucket = open_bucket(address, client.settings)
+    run = submit_drill(client, epochs=40, type=kind, options=ONE_TIME, outputs_to=address)
+    wait_for(lambda: last_epoch(client, run.id) >= 4)
+    abandon(client, run)
+    known = last_epoch(client, run.id)
+    machine = client.machine(client.store.find_run(run.id).machine)
+    with closing(client.shell(machine.name)) as shell:
+        wait_for(lambda: f'"epoch": {known + 10},' in shell.run("cat .cloudrun/runs/*/log").text)
+    cloud.preempt(machine.id, notice_s=8)
+    wait_for(lambda: letter(run) in stored(bucket))
+    wait_for(lambda: machine.id not in cloud.live())
+    run = client.attach(run.id)
+    assert run.state is RunState.SUCCEEDED
+    assert [attempt.outcome for attempt in client.attempts(run.id)] == [Outcome.PREEMPTED, Outcome.SUCCEEDED]
+    resumed = client.files(run.id).log(2).read_text().splitlines()[0]
+    assert int(resumed.rpartition(" ")[2]) >= known + 10
+    assert epochs_of(client.files(run.id).outputs / "metrics.jsonl") == list(range(1, 41))
+    wait_for(lambda: cloud.live() == [])  # Azure deletes while one waits
+
+
+@pytest.mark.parametrize("place", ["azure"], indirect=True)
+def test_a_client_that_stays_fetches_itself_and_leaves_no_parts(
+    client: Client, cloud: RentedCloud, place: tuple[str, str], job: Path
+) -> None:
+    kind, address = place
+    plan = client.plan(job, type=kind, market=Market.ON_DEMAND, outputs_to=address)
+    run = client.submit(plan)
+    assert (run.state, run.exit_code) == (RunState.FAILED, 3)
+    assert not [key for key in stored(open_bucket(address, client.settings)) if "outbox" in key]
+    wait_for(lambda: cloud.live() == [])  # Azure deletes while one waits
