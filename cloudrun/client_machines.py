@@ -206,8 +206,10 @@ class MachineVerbs:
         from cloudrun import budget
         from cloudrun.plan import launch_worst_case_usd
 
-        each = launch_worst_case_usd(candidates, max_hours=max_hours, budget_usd=budget_usd, disk_gb=disk_gb)
-        worst = None if keep or each is None else each * count
+        each = launch_worst_case_usd(
+            candidates, max_hours=max_hours, budget_usd=budget_usd, disk_gb=disk_gb, keep=keep
+        )
+        worst = None if each is None else each * count
         return budget.check(self.store, self.settings.budgets, worst, now=datetime.now(UTC))
 
     def limits(self, candidates: Sequence[Offer]) -> tuple[str, ...]:

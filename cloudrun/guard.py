@@ -30,17 +30,18 @@ def make_guard(
     """The policy for a machine launched at `now`.
 
     The deadline is the earlier of `max_hours` plus `grace_minutes`, and the hour at which
-    `budget_usd` is spent. Raises Refused for a budget on a machine whose price is unknown.
+    `budget_usd` is spent. With `keep` only the budget ends it, and without one nothing does. Raises Refused
+    for a budget on a machine whose price is unknown.
     """
-    if keep:
+    if keep and budget_usd is None:
         return Guard(issued_at=now, deadline_at=None, idle_minutes=None, keep=True)
     limits = []
-    if max_hours is not None:
+    if max_hours is not None and not keep:
         limits.append(timedelta(hours=max_hours, minutes=grace_minutes))
     if budget_usd is not None:
         limits.append(timedelta(hours=_budget_hours(budget_usd, price_per_hour_usd)))
     deadline = now + min(limits) if limits else None
-    return Guard(issued_at=now, deadline_at=deadline, idle_minutes=idle_minutes)
+    return Guard(issued_at=now, deadline_at=deadline, idle_minutes=None if keep else idle_minutes)
 
 
 def extended(

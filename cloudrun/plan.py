@@ -89,6 +89,7 @@ def make_plan(
         target = find_target(machines, on=on, type=type, market=market)
         spending = _Spending(max_hours, budget_usd, disk_gb, PULL_GRACE_MINUTES)
         if target.machine:
+            max_hours = spending.hours_on(target.machine)
             picked = _fit_machine(target.machine, loaded.gpu, stacks)
             candidates: tuple[Offer, ...] = ()
         else:
@@ -161,11 +162,14 @@ def launch_worst_case_usd(
     budget_usd: Decimal | None,
     disk_gb: int,
     grace_minutes: float = 0.0,
+    keep: bool = False,
 ) -> Decimal | None:
     """What a machine of the dearest candidate costs until its deadline, which is past max_hours by the grace;
-    None without one, or a price."""
+    None without one, or a price. One that is to be kept ends when its budget is spent."""
     if all(offer.market is Market.OWN for offer in candidates):
         return Decimal(0)
+    if keep:
+        return budget_usd
     return _Spending(max_hours, budget_usd, disk_gb, grace_minutes).worst_case_usd(None, candidates)
 
 
@@ -250,11 +254,31 @@ class _Spending:
         """The total at the deadline of the dearest candidate, at most the budget; None = unknown. With a job
         the deadline is past max_hours, by the time for bringing the outputs home."""
         if machine:
-            own = machine.market is Market.OWN
-            return Decimal(0) if own else self._total(machine.price_per_hour_usd, self.max_hours)
+            return self._total(_up_per_hour_usd(machine), self._hours_left_on(machine))
         totals = [self._total(self.per_hour_usd(offer), self._billed_hours(offer)) for offer in candidates]
         known = [total for total in totals if total is not None]
         return max(known) if len(known) == len(totals) else None
+
+    def hours_on(self, machine: Machine) -> float | None:
+        """The run's limit on a machine that is up: its own, or where its budget is spent at what an hour
+        there costs; None = no limit. Raises Refused for a budget on a machine whose price is unknown."""
+        per_hour = _up_per_hour_usd(machine)
+        if self.budget_usd is None or per_hour == 0:
+            return self.max_hours
+        if per_hour is None:
+            raise Refused(
+                f"a budget needs a price, and that of {machine.name} is unknown", hint="use --max-hours"
+            )
+        spent = float(self.budget_usd / per_hour)
+        return spent if self.max_hours is None else min(self.max_hours, spent)
+
+    def _hours_left_on(self, machine: Machine) -> float | None:
+        """To the run's limit, or to the machine's deadline."""
+        own, deadline = self.hours_on(machine), machine.deadline_at
+        if deadline is None:
+            return own
+        left = max(0.0, (deadline - datetime.now(UTC)) / timedelta(hours=1))
+        return left if own is None else min(own, left)
 
     def _billed_hours(self, offer: Offer) -> float | None:
         """To the deadline, and at least what its provider bills for a machine that is up for a moment."""
@@ -276,9 +300,15 @@ class _Spending:
 def _worst_case_usd(
     spending: _Spending, target: Target, candidates: Sequence[Offer], *, keep: bool
 ) -> Decimal | None:
-    """None also for a rented machine that is to be kept: nothing ends it, so neither limit holds."""
+    """A rented machine that is to be kept ends when its budget is spent: without one nobody knows."""
     kept = keep and any(offer.market is not Market.OWN for offer in candidates)
-    return None if kept else spending.worst_case_usd(target.machine, candidates)
+    return spending.budget_usd if kept else spending.worst_case_usd(target.machine, candidates)
+
+
+def _up_per_hour_usd(machine: Machine) -> Decimal | None:
+    """What an hour of a machine that is up costs, disk and address in."""
+    own = machine.market is Market.OWN
+    return Decimal(0) if own else hourly_usd(offer_of(machine), machine.disk_gb)
 
 
 def _limit(name: str, value: float | None) -> float | None:

@@ -43,9 +43,9 @@ def check_month(
         budget_usd=budget_usd,
         disk_gb=order.disk_gb,
         grace_minutes=PULL_GRACE_MINUTES,
+        keep=order.keep,
     )
-    most = None if order.keep else worst
-    for line in budget.check(ctx.store, budgets, most, now=now(), project=run.project):
+    for line in budget.check(ctx.store, budgets, worst, now=now(), project=run.project):
         ctx.on_event(Note(line))
 
 

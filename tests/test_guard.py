@@ -35,6 +35,10 @@ def test_a_budget_without_a_price_is_refused() -> None:
 def test_keep_opts_out_of_both() -> None:
     guard = make_guard(now=NOW, max_hours=1, keep=True)
     assert (guard.deadline_at, guard.idle_minutes, guard.keep) == (None, None, True)
+    bound = make_guard(
+        now=NOW, max_hours=1, budget_usd=Decimal(9), price_per_hour_usd=Decimal("0.9"), keep=True
+    )
+    assert (bound.deadline_at, bound.idle_minutes, bound.keep) == (NOW + timedelta(hours=10), None, False)
 
 
 def test_extend_counts_from_the_deadline_or_from_now() -> None:

@@ -27,13 +27,15 @@ LAYERS = (
     " client_outputs client_stacks",
     "supervise",
     "audit audit_home audit_item",
-    "plan execute spending adopt machines describing estimate doctor cleaning_machines health health_look gpu_seen"
+    "plan execute spending adopt"
+    " machines describing estimate doctor cleaning_machines health health_look gpu_seen"
     " images_bake images_list",
     "follow carry rent images_own outbox datasets_remote charging capacity attempts context",
     "provision provision_steps remote.transfer remote.process remote.agentlink remote.datalink",
     "comparing measured report budget bills bill_formats",
     "compat compat_facts"
-    " target jobs stacks offers bundle outputs ledger billing store store_bills store_charges shares runcost runfiles"
+    " target jobs stacks offers bundle outputs"
+    " ledger billing store store_bills store_charges shares runcost runfiles"
     " datasets datasets_inputs keptdata cleaning cleaning_buckets cleaning_datasets codestore store_clean"
     " trash bucket bucket_outputs",
     "store_file store_rows store_schema store_sums manifest ignore leaks hashing tomlfile catalog"

@@ -51,7 +51,7 @@ PLANNED = ("market", "stack", "regions", "max_hours", "budget_usd", "disk_gb")
     show_default=True,
     help="It ends itself when idle this long.",
 )
-@click.option("--keep", is_flag=True, help="Neither deadline nor idle end: nothing but you ends it.")
+@click.option("--keep", is_flag=True, help="No idle end: only you end it, or its --budget.")
 @rent_options
 @click.option("--count", type=click.IntRange(1), default=1, help="Launch so many, called NAME-1, NAME-2, ...")
 @dry_run_option
@@ -96,7 +96,8 @@ def _plan_lines(stack: Stack, offer: Offer, asked: dict[str, Any], count: int) -
 
 def _ends(asked: dict[str, Any]) -> str:
     if asked["keep"]:
-        return "when you terminate it, and not before (--keep)"
+        spent = f"when {money(asked['budget_usd'])} are spent, or " if asked["budget_usd"] else ""
+        return f"{spent}when you terminate it, and not before (--keep)"
     limits = [f"after {duration(asked['idle_minutes'] * 60)} without work"]
     if asked["max_hours"]:
         limits.append(f"{duration(asked['max_hours'] * 3600)} after its launch")

@@ -111,12 +111,32 @@ def _money(plan: Plan, machine: Machine | None) -> list[str]:
     ]
     if not billed:
         return shown
-    if plan.keep and machine is None:
-        return [*shown, field("at most", f"no limit (--keep): {_hourly_text(plan)} until you end it")]
+    return [*shown, field("at most", _at_most(plan, machine))]
+
+
+def _at_most(plan: Plan, machine: Machine | None) -> str:
+    """The worst case, and what bounds it."""
+    if machine is not None:
+        return _at_most_there(plan, machine)
+    worst = plan.worst_case_usd
+    if plan.keep and worst is None:
+        return f"no limit (--keep without --budget): {_hourly_text(plan)} until you end it"
+    if plan.keep:
+        return f"{money(worst)}, the budget, at {_hourly_text(plan)}; then it ends itself"
     limit = f", the budget is {money(plan.budget_usd)}" if plan.budget_usd is not None else ""
-    if plan.worst_case_usd is None:
-        return [*shown, field("at most", f"no limit: neither --max-hours nor --budget is given{limit}")]
-    return [*shown, field("at most", f"{money(plan.worst_case_usd)} at the deadline{limit}")]
+    if worst is None:
+        return f"no limit: neither --max-hours nor --budget is given{limit}"
+    return f"{money(worst)} at the deadline{limit}"
+
+
+def _at_most_there(plan: Plan, machine: Machine) -> str:
+    """The run's share of a machine that is up, which costs on when the run has ended."""
+    if plan.worst_case_usd is not None:
+        return f"{money(plan.worst_case_usd)} for the run, disk and address included"
+    if machine.idle_minutes is not None:
+        idle = duration(machine.idle_minutes * 60)
+        return f"no limit but the machine's own: it ends itself after {idle} without work"
+    return "no limit: neither --max-hours nor --budget is given, and nothing but you ends the machine"
 
 
 def _hourly_text(plan: Plan) -> str:
@@ -148,7 +168,8 @@ def _ends(plan: Plan, machine: Machine | None, now: datetime) -> list[str]:
         )
         return [*lines, field("", f"the machine stays up, and ends {end}")]
     if plan.keep:
-        return [*lines, field("", "the machine stays up until you end it (--keep)")]
+        spent = "its budget is spent or " if plan.budget_usd is not None else ""
+        return [*lines, field("", f"the machine stays up until {spent}you end it (--keep)")]
     lines.append(field("", "the machine once the outputs are home"))
     if plan.max_hours:
         lines.append(

@@ -56,7 +56,7 @@ from cloudrun.models import Plan
 @click.option("--max-hours", type=float, help="End the job after this long; the machine enforces it.")
 @click.option("--budget", "budget_usd", callback=to_usd, metavar="USD", help="Spend at most this.")
 @rent_options
-@click.option("--keep", is_flag=True, help="Keep the machine after the run; nothing but you ends it.")
+@click.option("--keep", is_flag=True, help="Keep the machine after the run: you end it, or its --budget.")
 @click.option(
     "--env", callback=to_pairs, multiple=True, metavar="K=V", help="A variable for the job. Repeatable."
 )
@@ -131,6 +131,6 @@ def _confirm(client: Client, plan: Plan, *, yes: bool) -> None:
     if not billed or amount == Decimal(0):
         return
     most = f", at most {money(plan.worst_case_usd)}" if plan.worst_case_usd is not None else ""
-    if plan.keep and not plan.machine:
+    if plan.keep and not plan.machine and plan.worst_case_usd is None:
         most = ", until you end it"
     confirm(f"Go ahead for {money(amount)} an hour{most}?", yes=yes)

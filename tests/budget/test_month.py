@@ -143,6 +143,9 @@ def test_a_launch_asks_the_budget_and_ones_own_computer_is_free(client: Client) 
         client.check_launch([offer], max_hours=4.0, count=3)
     with pytest.raises(Refused, match="unknown"):
         client.check_launch([offer], max_hours=1.0, keep=True)
+    with pytest.raises(Refused, match=r"this may cost 12\.00 USD"):
+        client.check_launch([offer], budget_usd=Decimal(6), keep=True, count=2)
+    assert client.check_launch([offer], budget_usd=Decimal(6), keep=True) == ()
     assert client.check_launch([Offer("local", "here", "local", Market.OWN, None)]) == ()
     least = launch_worst_case_usd([offer], max_hours=1e-9, budget_usd=None, disk_gb=0)
     assert least == Decimal("0.0153")  # AWS bills a minute at least: 0.915 USD an hour with disk and address

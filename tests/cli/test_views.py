@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -92,10 +93,24 @@ def test_an_unknown_price_is_never_zero() -> None:
     assert plan_view.price(a_plan(candidates=(offer,)), None) == (None, True)
 
 
-def test_a_machine_that_is_kept_has_no_worst_case() -> None:
-    text = plan_text(a_plan(keep=True, worst_case_usd=None))
-    assert "at most    no limit (--keep): 0.286 USD an hour with disk and address until you end" in text
+def test_a_machine_that_is_kept_ends_when_its_budget_is_spent_or_never() -> None:
+    text = plan_text(a_plan(keep=True, worst_case_usd=None, budget_usd=None))
+    assert "no limit (--keep without --budget): 0.286 USD an hour with disk and address until you end" in text
+    assert "the machine stays up until you end it (--keep)" in text
     assert "deadline" not in text
+    text = plan_text(a_plan(keep=True, worst_case_usd=Decimal(5), budget_usd=Decimal(5)))
+    assert "at most    5.00 USD, the budget, at 0.286 USD an hour with disk and address; then it ends" in text
+    assert "until its budget is spent or you end it (--keep)" in text
+
+
+def test_what_bounds_a_run_on_a_machine_that_is_up() -> None:
+    there = {"candidates": (), "machine": "p2-xlarge"}
+    text = plan_text(a_plan(**there, worst_case_usd=Decimal(2)), machine=a_machine())
+    assert "at most    2.00 USD for the run, disk and address included" in text
+    text = plan_text(a_plan(**there, worst_case_usd=None), machine=replace(a_machine(), idle_minutes=30.0))
+    assert "no limit but the machine's own: it ends itself after 30 min without work" in text
+    text = plan_text(a_plan(**there, worst_case_usd=None), machine=replace(a_machine(), idle_minutes=None))
+    assert "neither --max-hours nor --budget is given, and nothing but you ends the machine" in text
 
 
 def test_this_computer_costs_nothing_and_needs_no_question() -> None:

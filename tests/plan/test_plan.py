@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
@@ -158,7 +158,8 @@ def test_the_worst_case_is_bound_by_hours_and_budget_and_else_unknown(plan) -> N
     assert plan(**here, max_hours=3.0, budget_usd=Decimal(1)).worst_case_usd == 1
     disk = plan(**here, max_hours=73.0, disk_gb=200).worst_case_usd
     assert disk == total(price, hours=73, disk_gb=200)
-    assert plan(**here, max_hours=3.0, budget_usd=Decimal(1), keep=True).worst_case_usd is None
+    assert plan(**here, max_hours=3.0, budget_usd=Decimal(7), keep=True).worst_case_usd == 7
+    assert plan(**here, max_hours=3.0, keep=True).worst_case_usd is None
     assert plan(max_hours=3.0, keep=True).worst_case_usd == 0
 
 
@@ -223,7 +224,19 @@ def test_a_rented_machine_keeps_its_stack_and_ones_own_takes_any(plan) -> None: 
     )  # fmt: skip
     made = plan(rented, max_hours=2.0)
     assert made.stack.name == "cpu-torch"
-    assert made.worst_case_usd == 1
+    assert made.worst_case_usd == Decimal("1.0319")  # with the disk of 100 GB and the address
+    made = plan(rented, budget_usd=Decimal("0.25"))
+    assert made.max_hours == pytest.approx(0.25 / 0.51596, rel=1e-4)
+    assert made.worst_case_usd == Decimal("0.25")
+    assert plan(rented, budget_usd=Decimal(9), max_hours=2.0).max_hours == 2
+    assert plan(rented).worst_case_usd is None
+    ends = datetime.now(UTC) + timedelta(hours=4)
+    made = plan(replace(rented, deadline_at=ends))
+    assert made.max_hours is None  # it may be extended
+    assert round(made.worst_case_usd or 0, 2) == Decimal("2.06")
+    assert plan(replace(rented, deadline_at=ends), max_hours=2.0).worst_case_usd == Decimal("1.0319")
+    with pytest.raises(Refused, match="a budget needs a price, and that of t4 is unknown"):
+        plan(replace(rented, price_per_hour_usd=None), budget_usd=Decimal(1))
     with pytest.raises(Refused, match=r"t4 has stack cpu-torch, the job accepts cuda12-torch"):
         plan(rented, stack="cuda12-torch")
     assert plan(machine("own", stack="none")).stack.name == "cpu-torch"
