@@ -93,30 +93,40 @@ def push_data(ctx: Context, attempt: Attempt, inputs: Sequence[DataInput], shell
     if not inputs:
         return {}
     try:
-        view = _lay_out(ctx, process_key(attempt), inputs, shell)
+        view = _lay_out(ctx, attempt, inputs, shell)
     except (TransferFailed, NotFound) as error:
         raise Refused(error.message, hint=error.hint) from error
     return {"CLOUDRUN_DATA_DIR": view, "CLOUDRUN_DATA_NAMES": ":".join(data.mount for data in inputs)}
 
 
-def _lay_out(ctx: Context, key: str, inputs: Sequence[DataInput], shell: Shell) -> str:
+def _lay_out(ctx: Context, attempt: Attempt, inputs: Sequence[DataInput], shell: Shell) -> str:
     """The folder that the run gets, on the machine."""
-    mounts = [(data.mount, data.digest) for data in inputs]
+    key, mounts = process_key(attempt), [(data.mount, data.digest) for data in inputs]
+    machine = ctx.store.find_machine(attempt.machine)
     for data in inputs:
-        _push_input(ctx, data, shell)
+        _push_input(ctx, machine, data, shell)
     try:
         return datalink.place(shell, key, mounts)
     except TransferFailed:  # what the machine had is damaged: it forgot it, so that it travels again
         for data in inputs:
-            _push_input(ctx, data, shell)
+            _push_input(ctx, machine, data, shell)
         return datalink.place(shell, key, mounts)
 
 
-def _push_input(ctx: Context, data: DataInput, shell: Shell) -> None:
+def _push_input(ctx: Context, machine: Machine, data: DataInput, shell: Shell) -> None:
+    progress = _shown(ctx, data.source)
     if data.url:
-        datasets_remote.fetch(shell, data, progress=_shown(ctx, data.source))
-    else:
-        datasets_remote.push(ctx.settings, shell, data.digest, progress=_shown(ctx, data.source))
+        datasets_remote.fetch(shell, data, progress=progress)
+        return
+    datasets_remote.bring(
+        ctx.settings,
+        shell,
+        machine,
+        data.digest,
+        authority=_authority(ctx),
+        note=lambda message: ctx.on_event(Note(message)),
+        progress=progress,
+    )
 
 
 def push_checkpoint(ctx: Context, run: Run, attempt: Attempt, shell: Shell) -> str:

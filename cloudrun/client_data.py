@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,7 +41,7 @@ class DataVerbs(MachineVerbs):
         self, folder: Path, *, name: str = "", to: str = "", on_event: OnEvent | None = None
     ) -> tuple[Dataset, Bundle]:
         """A new version with what the folder holds, and what was left out of it (blocking). With `to` it is
-        on that machine too. Interrupted, call it again: it goes on."""
+        on that machine or in that bucket, too. Interrupted, call it again: it goes on."""
         from cloudrun import datasets
 
         emit = on_event or ignore
@@ -55,19 +55,38 @@ class DataVerbs(MachineVerbs):
             self.push_data(made.label, to, on_event=on_event)
         return made, tree
 
-    def push_data(self, dataset: str, machine: str, *, on_event: OnEvent | None = None) -> int:
-        """Bring a dataset's missing content to a machine (blocking); the bytes that travelled."""
+    def push_data(self, dataset: str, to: str, *, on_event: OnEvent | None = None) -> int:
+        """Bring a dataset's missing content to a machine, or to s3://bucket/prefix or az://container/prefix
+        (blocking); the bytes that travelled. Rented machines fetch it from that bucket from then on."""
         from cloudrun import datasets, datasets_remote
 
         emit, found = on_event or ignore, datasets.find_dataset(self.settings, dataset)
-        datasets.tree_of(self.settings, found)
-        sent = datasets_remote.push(
-            self.settings,
-            self.shell(machine),
-            found.digest,
-            progress=lambda done, total: emit(Progress("push", done, total)),
-        )
-        return sent.bytes_sent
+        tree = datasets.tree_of(self.settings, found)
+
+        def progress(done: int, total: int) -> None:
+            emit(Progress("push", done, total))
+
+        if "://" in to:
+            return self._store_data(tree, to, progress)
+        return datasets_remote.push(
+            self.settings, self.shell(to), found.digest, progress=progress
+        ).bytes_sent
+
+    def _store_data(self, tree: Bundle, address: str, progress: Callable[[int, int], None]) -> int:
+        from cloudrun import datasets_bucket, keptdata
+        from cloudrun.bucket import open_bucket
+
+        bucket = open_bucket(address, self.settings)
+        objects = keptdata.objects_dir(self.settings)
+        sent = datasets_bucket.store(bucket, tree, objects, progress=progress)
+        keptdata.add_place(self.settings, tree.digest, bucket.url)
+        return sent
+
+    def data_places(self) -> dict[str, list[str]]:
+        """The buckets that hold data, by digest, as far as this computer put it there."""
+        from cloudrun import keptdata
+
+        return keptdata.places_of(self.settings)
 
     def add_outputs(self, name: str, run: str, path: str = "", *, on_event: OnEvent | None = None) -> Dataset:
         """A new version with a run's outputs at home, or with a folder of them (blocking)."""
@@ -118,10 +137,20 @@ class DataVerbs(MachineVerbs):
         return [found] if ":" in name else datasets.list_datasets(self.settings, name)
 
     def delete_data(self, chosen: Sequence[Dataset]) -> int:
-        """Delete versions; the bytes freed. Raises Refused while a run that has not ended uses one."""
-        from cloudrun import datasets
+        """Delete versions at home and in buckets; the bytes freed at home. Raises Refused while a run that has
+        not ended uses one, and what a bucket says that cannot be asked: nothing is deleted at home then."""
+        from cloudrun import datasets, datasets_bucket, keptdata
+        from cloudrun.bucket import open_bucket
 
         active = {run.id for run in self.store.list_runs(active=True)}
+        datasets.refuse_used(self.settings, chosen, active=active)
+        gone = {each.label for each in chosen}
+        kept = {each.digest for each in datasets.list_datasets(self.settings) if each.label not in gone}
+        for digest, places in keptdata.places_of(self.settings).items():
+            if digest in {each.digest for each in chosen} - kept:
+                for address in places:
+                    datasets_bucket.delete(open_bucket(address, self.settings), digest)
+                    keptdata.drop_place(self.settings, digest, address)
         return datasets.delete(self.settings, chosen, active=active)
 
 

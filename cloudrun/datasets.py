@@ -227,12 +227,7 @@ def delete(
     Interrupted, call it again.
     """
     with _using(settings, alone=True):
-        users = used_by(settings)
-        for each in chosen:
-            busy = sorted(set(users.get(each.digest, [])) & set(active))
-            if busy:
-                hint = f"wait for it, or cloudrun cancel {busy[0]}"
-                raise Refused(f"{each.label} is in use by {', '.join(busy)}", hint=hint)
+        users = refuse_used(settings, chosen, active=active)
         for each in chosen:
             version = keptdata.version_path(settings, each.name, each.version)
             if version.exists():
@@ -242,6 +237,19 @@ def delete(
         for path in manifests + content:
             remove(path)
         return freed
+
+
+def refuse_used(
+    settings: Settings, chosen: Sequence[Dataset], *, active: Collection[str]
+) -> dict[str, list[str]]:
+    """Raise Refused where a run that has not ended uses a version; what `used_by` says otherwise."""
+    users = used_by(settings)
+    for each in chosen:
+        busy = sorted(set(users.get(each.digest, [])) & set(active))
+        if busy:
+            hint = f"wait for it, or cloudrun cancel {busy[0]}"
+            raise Refused(f"{each.label} is in use by {', '.join(busy)}", hint=hint)
+    return users
 
 
 def freed_without(settings: Settings, chosen: Sequence[Dataset], *, active: Collection[str]) -> int:

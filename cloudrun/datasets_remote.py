@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from cloudrun import datasets, keptdata
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from cloudrun import datasets, datasets_bucket, keptdata
+from cloudrun.bucket import KINDS, open_bucket, parse_place
 from cloudrun.bundle import content_of
 from cloudrun.config import Settings
-from cloudrun.models import DataInput
+from cloudrun.errors import CloudrunError, ConnectFailed, ConnectionLost, NotFound
+from cloudrun.models import DataInput, Machine, Market
 from cloudrun.remote import datalink, transfer
 from cloudrun.remote.shell import Shell
+
+if TYPE_CHECKING:
+    from cloudrun.providers.base import Bucket
+
+SIGNED_S = 12 * 3600.0  # for terabytes on a slow line; the addresses are not kept on the machine
 
 
 def push(
@@ -22,6 +32,59 @@ def push(
     return transfer.push_bundle(shell, tree, content, progress=progress)
 
 
+def bring(
+    settings: Settings,
+    shell: Shell,
+    machine: Machine,
+    digest: str,
+    *,
+    authority: str = "",
+    note: Callable[[str], None],
+    progress: transfer.Progress | None = None,
+) -> None:
+    """What the machine lacks of a dataset: a rented one fetches it from a bucket that holds it, its own cloud's
+    first; others, and where no bucket gives it, are sent it from here (blocking). Idempotent.
+
+    note: hears why a bucket did not do. Raises as `push`.
+    """
+    for address in _places(settings, machine, digest):
+        try:
+            bucket = open_bucket(address, settings)
+            gather(settings, shell, digest, bucket, authority=authority, progress=progress)
+            return
+        except (ConnectionLost, ConnectFailed):
+            raise
+        except CloudrunError as error:
+            note(f"the data is sent from here, not fetched from {address}: {error.message}")
+    push(settings, shell, digest, progress=progress)
+
+
+def gather(
+    settings: Settings,
+    shell: Shell,
+    digest: str,
+    bucket: Bucket,
+    *,
+    authority: str = "",
+    progress: transfer.Progress | None = None,
+) -> None:
+    """Have the machine fetch what it lacks of a dataset from a bucket, at addresses that are signed here
+    (blocking). Raises NotFound where it is not there, TransferFailed, ConnectionLost, and as base.Bucket."""
+
+    def find() -> datalink.Addresses:
+        pieces = datasets_bucket.read_pieces(bucket, digest)
+        if pieces is None:
+            hint = "cloudrun data upload --to puts it there again"
+            raise NotFound(f"{bucket.url} does not hold the data {digest[:12]}", hint=hint)
+        return datalink.Addresses(
+            {sha256: (piece.pack, piece.offset) for sha256, piece in pieces.items()},
+            datasets_bucket.addresses(bucket, pieces, lives_s=SIGNED_S),
+        )
+
+    tree = datasets.load_tree(settings, digest)
+    datalink.gather(shell, tree, find, authority=authority, progress=progress)
+
+
 def fetch(shell: Shell, data: DataInput, *, progress: transfer.Progress | None = None) -> None:
     """Have the machine fetch a dataset by its address (blocking). Raises TransferFailed, ConnectionLost."""
     datalink.fetch(
@@ -33,3 +96,10 @@ def fetch(shell: Shell, data: DataInput, *, progress: transfer.Progress | None =
         extract=data.extract,
         progress=progress,
     )
+
+
+def _places(settings: Settings, machine: Machine, digest: str) -> list[str]:
+    if machine.market is Market.OWN:
+        return []
+    found = keptdata.places_of(settings).get(digest, [])
+    return sorted(found, key=lambda address: KINDS[parse_place(address).kind][2] != machine.provider)

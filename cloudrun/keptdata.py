@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -76,6 +77,31 @@ def write_version(settings: Settings, made: Version) -> bool:
     return True
 
 
+def places_of(settings: Settings) -> dict[str, list[str]]:
+    """The buckets that hold data, by digest: s3://bucket/prefix, az://container/prefix."""
+    root = settings.kept_datasets_dir / "places"
+    places: dict[str, list[str]] = {}
+    for digest in _listing(root):
+        for file in _listing(root / digest):
+            with suppress(OSError, ValueError):
+                places.setdefault(digest, []).append((root / digest / file).read_text(encoding="utf-8"))
+    return {digest: sorted(found) for digest, found in places.items()}
+
+
+def add_place(settings: Settings, digest: str, address: str) -> None:
+    """Note that a bucket holds it. Idempotent."""
+    path = _place_path(settings, digest, address)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.parent.with_name(f".{os.getpid()}-{threading.get_ident()}")
+    partial.write_text(address, encoding="utf-8")
+    partial.replace(path)
+
+
+def drop_place(settings: Settings, digest: str, address: str) -> None:
+    """A bucket holds it no more. Idempotent."""
+    _place_path(settings, digest, address).unlink(missing_ok=True)
+
+
 def used_by(settings: Settings) -> dict[str, list[str]]:
     """The ids of runs by the digests of the data that they were given."""
     users: dict[str, list[str]] = {}
@@ -123,6 +149,11 @@ def sweep_partials(settings: Settings) -> None:
             match = _PARTIAL.fullmatch(name)
             if match and not Path(f"/proc/{match[1]}").exists():
                 (objects_dir(settings) / folder / name).unlink(missing_ok=True)
+
+
+def _place_path(settings: Settings, digest: str, address: str) -> Path:
+    name = hashlib.sha256(address.encode()).hexdigest()[:16]
+    return settings.kept_datasets_dir / "places" / digest / name
 
 
 def _names_dir(settings: Settings) -> Path:

@@ -1,19 +1,29 @@
-"""Data of runs on a machine: laid out from content that was pushed, or fetched there from an address.
+"""Data of runs on a machine: laid out from content that was pushed, or that it fetched itself.
 
-Both are verbs of a file beside the agent, agent/datasets.py. All blocking, all safe to repeat.
+All are verbs of files beside the agent, agent/datasets.py and agent/packs.py. Blocking, and safe to repeat.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from cloudrun.errors import TransferFailed
+from cloudrun.models import Bundle
 from cloudrun.remote import agentlink
 from cloudrun.remote.shell import Shell
 from cloudrun.remote.transfer import Progress
 
-PART = "datasets"
+PART, PACKS = "datasets", "packs"
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where contents lie: pack and offset by their sha256, and a signed address of each pack."""
+
+    pieces: Mapping[str, tuple[str, int]]
+    packs: Mapping[str, str]
 
 
 def place(shell: Shell, key: str, mounts: Sequence[tuple[str, str]]) -> str:
@@ -44,13 +54,42 @@ def fetch(
     """
     request = {"digest": digest, "url": url, "sha256": sha256, "name": name, "extract": extract}
     with agentlink.open_verb(shell, "fetch", prologue=agentlink.pack(request), part=PART) as link:
-        while True:
-            kind, payload = link.read_frame()
-            if kind != b"P":
-                return
-            done, total = _two_numbers(payload)
-            if progress is not None:
-                progress(done, max(done, total))
+        _follow(link, progress)
+
+
+def gather(
+    shell: Shell,
+    tree: Bundle,
+    find: Callable[[], Addresses],
+    *,
+    authority: str = "",
+    progress: Progress | None = None,
+) -> None:
+    """Have the machine fetch what it lacks of a dataset from a bucket; cut, it goes on when called again.
+
+    find: where the content lies; asked only where something may be missing. authority: a certificate (PEM) to
+    trust beside the machine's own. Raises TransferFailed with the machine's reason.
+    """
+    request = agentlink.pack({"digest": tree.digest})
+    with agentlink.open_verb(shell, "gather", prologue=request, part=PACKS) as link:
+        if link.read_json()["have"]:
+            return
+        found = find()
+        rows = [[file.path, file.size, file.mode, file.sha256, file.link] for file in tree.files]
+        asked = {"files": rows, "pieces": found.pieces, "addresses": found.packs, "authority": authority}
+        link.write(agentlink.pack(asked))
+        _follow(link, progress)
+
+
+def _follow(link: agentlink.Link, progress: Progress | None) -> None:
+    """Pass progress on until the verb has answered."""
+    while True:
+        kind, payload = link.read_frame()
+        if kind != b"P":
+            return
+        done, total = _two_numbers(payload)
+        if progress is not None:
+            progress(done, max(done, total))
 
 
 def _two_numbers(payload: bytes) -> tuple[int, int]:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 AGENT = Path(__file__).parents[2] / "cloudrun" / "agent" / "agent.py"
-FILES = [AGENT, *(AGENT.with_name(f"{name}.py") for name in ("azure", "cleaning", "datasets", "outbox"))]
+PARTS = ("azure", "cleaning", "datasets", "outbox", "packs")
+FILES = [AGENT, *(AGENT.with_name(f"{name}.py") for name in PARTS)]
 each = pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 
 
