@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cloudrun.client_machines import MachineVerbs
-from cloudrun.errors import Refused
+from cloudrun.errors import NotFound, Refused
 from cloudrun.events import OnEvent, Progress, ignore
 from cloudrun.models import Bundle, BundleFile, DataInput
 
@@ -68,9 +69,7 @@ class DataVerbs(MachineVerbs):
 
         if "://" in to:
             return self._store_data(tree, to, progress)
-        return datasets_remote.push(
-            self.settings, self.shell(to), found.digest, progress=progress
-        ).bytes_sent
+        return datasets_remote.push(self.settings, self.shell(to), found.digest, progress=progress).bytes_sent
 
     def _store_data(self, tree: Bundle, address: str, progress: Callable[[int, int], None]) -> int:
         from cloudrun import datasets_bucket, keptdata
@@ -137,21 +136,29 @@ class DataVerbs(MachineVerbs):
         return [found] if ":" in name else datasets.list_datasets(self.settings, name)
 
     def delete_data(self, chosen: Sequence[Dataset]) -> int:
-        """Delete versions at home and in buckets; the bytes freed at home. Raises Refused while a run that has
-        not ended uses one, and what a bucket says that cannot be asked: nothing is deleted at home then."""
-        from cloudrun import datasets, datasets_bucket, keptdata
-        from cloudrun.bucket import open_bucket
+        """Delete versions at home and in buckets; the bytes freed at home.
+
+        Raises Refused while a run that has not ended uses one, and what a bucket says that cannot be asked:
+        nothing is deleted at home then.
+        """
+        from cloudrun import datasets
 
         active = {run.id for run in self.store.list_runs(active=True)}
         datasets.refuse_used(self.settings, chosen, active=active)
         gone = {each.label for each in chosen}
         kept = {each.digest for each in datasets.list_datasets(self.settings) if each.label not in gone}
-        for digest, places in keptdata.places_of(self.settings).items():
-            if digest in {each.digest for each in chosen} - kept:
-                for address in places:
-                    datasets_bucket.delete(open_bucket(address, self.settings), digest)
-                    keptdata.drop_place(self.settings, digest, address)
+        self._delete_stored({each.digest for each in chosen} - kept)
         return datasets.delete(self.settings, chosen, active=active)
+
+    def _delete_stored(self, digests: set[str]) -> None:
+        from cloudrun import datasets_bucket, keptdata
+        from cloudrun.bucket import open_bucket
+
+        for digest, addresses in keptdata.places_of(self.settings).items():
+            for address in addresses if digest in digests else ():
+                with suppress(NotFound):  # the bucket went, and the data with it
+                    datasets_bucket.delete(open_bucket(address, self.settings), digest)
+                keptdata.drop_place(self.settings, digest, address)
 
 
 def _tied_name(folder: Path) -> str:

@@ -42,8 +42,8 @@ def bring(
     note: Callable[[str], None],
     progress: transfer.Progress | None = None,
 ) -> None:
-    """What the machine lacks of a dataset: a rented one fetches it from a bucket that holds it, its own cloud's
-    first; others, and where no bucket gives it, are sent it from here (blocking). Idempotent.
+    """Bring what the machine lacks of a dataset (blocking): a rented one fetches it from a bucket that holds
+    it, its own cloud's first; to others, and where no bucket gives it, it is sent from here. Idempotent.
 
     note: hears why a bucket did not do. Raises as `push`.
     """

@@ -38,6 +38,7 @@ def init(name: str, folder: Path) -> None:
     examples=(
         "cloudrun data upload ./images --name horses",
         "cloudrun data upload --to bench",
+        "cloudrun data upload ./images --name horses --to s3://bucket/data",
     ),
 )
 @click.argument("folder", type=click.Path(path_type=Path), default=".")
@@ -45,22 +46,23 @@ def init(name: str, folder: Path) -> None:
 @click.option(
     "--to",
     default="",
-    metavar="MACHINE",
+    metavar="MACHINE|ADDRESS",
     shell_complete=complete_machine,
-    help="Bring it to this machine now.",
+    help="Bring it to this machine now, or into s3://bucket/prefix or az://container/prefix.",
 )
 def upload(folder: Path, name: str, to: str) -> None:
     """Keep what a folder holds as a new version.
 
     Files are copied into cloudrun's home, each content once; a folder that did not change makes no new
     version. .cloudrunignore leaves files out. Interrupted, it goes on where it stopped when run again.
+    From a bucket, rented machines fetch it themselves.
     """
     watcher = Watcher()
     made, tree = open_client().upload_data(folder, name=name, to=to, on_event=watcher)
     _tell_left_out(tree)
     _tell(made)
     if to:
-        render.say(f"it is on {to}")
+        render.say(f"it is {'in' if '://' in to else 'on'} {to}")
 
 
 @click.command(

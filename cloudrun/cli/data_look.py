@@ -26,8 +26,9 @@ COLUMNS = (
     Column("ADDED", 3),
     Column("FILES", 5, right=True),
     Column("SIZE", 2, right=True),
-    Column("RUNS", 6, least=10, optional=True),
-    Column("FROM", 7, least=10),
+    Column("RUNS", 7, least=10, optional=True),
+    Column("FROM", 8, least=10),
+    Column("IN", 6, least=12, optional=True),
 )
 FILE_COLUMNS = (Column("SIZE", 1, right=True), Column("FILE", 0))
 
@@ -37,14 +38,15 @@ FILE_COLUMNS = (Column("SIZE", 1, right=True), Column("FILE", 0))
 @json_option
 def list_all(name: str, as_json: bool) -> None:
     """Show datasets, their versions and their runs."""
-    found = open_client().datasets(name)
+    client = open_client()
+    found, places = client.datasets(name), client.data_places()
     if as_json:
-        render.as_json([_shape(each, runs) for each, runs in found])
+        render.as_json([_shape(each, runs, places.get(each.digest, ())) for each, runs in found])
         return
     if not found:
         render.say("no datasets yet: cloudrun data upload FOLDER --name NAME")
         return
-    render.table(COLUMNS, [_row(each, runs) for each, runs in found])
+    render.table(COLUMNS, [_row(each, runs, places.get(each.digest, ())) for each, runs in found])
 
 
 @click.command(cls=Verb, examples=("cloudrun data files horses", "cloudrun data files horses:v1 --json"))
@@ -89,11 +91,12 @@ def get(name: str, paths: Sequence[str], to: Path) -> None:
 def delete(name: str, dry_run: bool, yes: bool) -> None:
     """Delete a dataset, or one version of it.
 
-    Copies on machines go with the machines. A version that an unfinished run uses is not deleted.
+    It goes from the buckets that it was put into, too. Copies on machines go with the machines. A version
+    that an unfinished run uses is not deleted.
     """
     client = open_client()
-    chosen = client.find_data(name)
-    render.table(COLUMNS, [_row(each, []) for each in chosen])
+    chosen, places = client.find_data(name), client.data_places()
+    render.table(COLUMNS, [_row(each, [], places.get(each.digest, ())) for each in chosen])
     if dry_run:
         render.say("dry run: nothing was deleted")
         return
@@ -102,7 +105,7 @@ def delete(name: str, dry_run: bool, yes: bool) -> None:
     render.say(f"{plural(len(chosen), 'version')} deleted, {size(freed)} freed")
 
 
-def _row(each: Dataset, runs: Sequence[str]) -> tuple[str, ...]:
+def _row(each: Dataset, runs: Sequence[str], places: Sequence[str]) -> tuple[str, ...]:
     more = f" and {len(runs) - RUNS_SHOWN} more" if len(runs) > RUNS_SHOWN else ""
     return (
         each.name,
@@ -113,10 +116,11 @@ def _row(each: Dataset, runs: Sequence[str]) -> tuple[str, ...]:
         "" if each.url else size(each.size_bytes),
         ", ".join(runs[-RUNS_SHOWN:]) + more,
         each.source,
+        ", ".join(places),
     )
 
 
-def _shape(each: Dataset, runs: Sequence[str]) -> Shape:
+def _shape(each: Dataset, runs: Sequence[str], places: Sequence[str]) -> Shape:
     return {
         "name": each.name,
         "version": each.version,
@@ -127,4 +131,5 @@ def _shape(each: Dataset, runs: Sequence[str]) -> Shape:
         "source": each.source,
         "url": each.url,
         "runs": list(runs),
+        "places": list(places),
     }

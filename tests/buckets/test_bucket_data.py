@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import threading
 from datetime import timedelta
@@ -10,12 +11,15 @@ from pathlib import Path
 
 import pytest
 from bucket_cases import Case
+from click.testing import CliRunner
 from localmachine import LocalShell
 
 from cloudrun import datasets, datasets_bucket, datasets_remote, keptdata
+from cloudrun.cli import app
+from cloudrun.client import Client
 from cloudrun.config import Settings
 from cloudrun.datasets_bucket import PACKS, read_pieces
-from cloudrun.errors import ConnectionLost, NotFound, TransferFailed
+from cloudrun.errors import ConnectionLost, NotFound, ProviderError, TransferFailed
 from cloudrun.models import Bundle
 from cloudrun.remote import datalink
 
@@ -225,3 +229,80 @@ def test_damage_at_home_is_not_stored(case: Case, settings: Settings, tmp_path: 
     with pytest.raises(TransferFailed, match="damaged"):
         store(case, settings, tree)
     assert read_pieces(case.bucket, tree.digest) is None
+
+
+# --- by command --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def client(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Client:
+    monkeypatch.setenv("CLOUDRUN_HOME", str(settings.home))
+    return Client(settings)
+
+
+def places(client: Client) -> list[list[str]]:
+    listed = CliRunner().invoke(app, ["data", "list", "--json"])
+    return [each["places"] for each in json.loads(listed.stdout)]
+
+
+def test_upload_says_where_it_is_and_delete_takes_it_from_there(
+    client: Client, case: Case, tmp_path: Path
+) -> None:
+    kept(client.settings, tmp_path, SMALL)
+    (tmp_path / "d" / "more").write_bytes(b"of the second version")
+    upload = ["data", "upload", str(tmp_path / "d"), "--name", "d", "--to", case.address]
+    done = CliRunner().invoke(app, upload)
+    assert done.exit_code == 0, done.output
+    assert f"it is in {case.address}" in done.stderr
+    assert places(client) == [[], [case.address]]
+    assert CliRunner().invoke(app, ["data", "delete", "d:v1", "-y"]).exit_code == 0
+    assert packs(case)
+    assert CliRunner().invoke(app, ["data", "delete", "d", "-y"]).exit_code == 0
+    assert list(case.bucket.list()) == []
+    assert places(client) == []
+
+
+def test_what_another_name_still_means_stays_in_the_bucket(
+    client: Client, case: Case, tmp_path: Path
+) -> None:
+    tree = kept(client.settings, tmp_path, SMALL)
+    kept(client.settings, tmp_path, SMALL, name="same")
+    assert client.push_data("d", case.address) > 0
+    assert client.push_data("same", case.address) == 0
+    client.delete_data(client.find_data("d"))
+    assert read_pieces(case.bucket, tree.digest)
+    assert places(client) == [[case.address]]
+
+
+def test_a_bucket_that_cannot_be_asked_keeps_the_version(
+    client: Client, case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept(client.settings, tmp_path, SMALL)
+    client.push_data("d", case.address)
+
+    def refuse(bucket: object, digest: str) -> int:
+        raise ProviderError("nobody answers", hint="try again")
+
+    with monkeypatch.context() as cut:
+        cut.setattr(datasets_bucket, "delete", refuse)
+        with pytest.raises(ProviderError):
+            client.delete_data(client.find_data("d"))
+    assert places(client) == [[case.address]]
+    client.delete_data(client.find_data("d"))
+    assert places(client) == []
+
+
+def test_a_bucket_that_is_gone_keeps_nothing_back(client: Client, case: Case, tmp_path: Path) -> None:
+    tree = kept(client.settings, tmp_path, SMALL)
+    keptdata.add_place(client.settings, tree.digest, case.absent)
+    client.delete_data(client.find_data("d"))
+    assert places(client) == []
+    with pytest.raises(NotFound):
+        client.find_data("d")
+
+
+def test_a_bucket_that_is_not_there_is_said(client: Client, case: Case, tmp_path: Path) -> None:
+    kept(client.settings, tmp_path, SMALL)
+    with pytest.raises(NotFound, match="nobody-made-this"):
+        client.push_data("d", case.absent)
+    assert places(client) == [[]]

@@ -5,23 +5,31 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+import boto3
 import pytest
+from azure.core.exceptions import ResourceExistsError
+from azure.storage.blob import BlobServiceClient
 from rented_help import AZURE_TYPE, ONE_TIME, TYPE, RentedCloud, wait_for
 
+from cloudrun.bucket import open_bucket
 from cloudrun.bundle import object_path
 from cloudrun.client import Client
 from cloudrun.config import load_settings
+from cloudrun.datasets_bucket import PACKS
 from cloudrun.errors import Refused
-from cloudrun.events import Event, Progress
+from cloudrun.events import Event, Note, Progress
 from cloudrun.keptdata import objects_dir
 from cloudrun.models import Market, Outcome, Run, RunState
 
+BUCKET = "kept-data"
 HORSES = {"brown/a.png": b"brown horse", "white/ü.png": b"white horse", "empty": b""}
 SEEN = {f"horses/{path}": hashlib.sha256(content).hexdigest() for path, content in HORSES.items()}
 
@@ -191,3 +199,49 @@ def test_a_machine_whose_data_cannot_be_sent_is_let_go(
     assert client.run("last").state is RunState.FAILED
     wait_for(lambda: cloud.live() == [])
     assert client.store.list_charges(open_only=True) == []
+
+
+@pytest.fixture(params=["aws", "azure"])
+def place(request: pytest.FixtureRequest, cloud: RentedCloud) -> tuple[str, str]:
+    """A type of machine, and the address of an empty place in a bucket of its cloud."""
+    below = f"{os.getpid()}-{request.node.name[:12]}"
+    if request.param == "aws":
+        boto3.client("s3").create_bucket(Bucket=BUCKET)
+        return TYPE, f"s3://{BUCKET}/{below}"
+    with BlobServiceClient.from_connection_string(os.environ["AZURE_STORAGE_CONNECTION_STRING"]) as service:
+        with suppress(ResourceExistsError):
+            service.create_container(BUCKET)
+    return AZURE_TYPE, f"az://{BUCKET}/{below}"
+
+
+def test_a_rented_machine_fetches_from_a_bucket_without_this_computer(
+    client: Client, place: tuple[str, str], job: Path, horses: str
+) -> None:
+    kind, address = place
+    client.push_data(horses, address)
+    plan = client.plan(job, type=kind, market=Market.SPOT, data=[horses])
+    shutil.rmtree(objects_dir(client.settings))
+    run = client.submit(plan)
+    assert run.state is RunState.SUCCEEDED, run.message
+    assert seen_by(client, run) == [SEEN]
+
+
+@pytest.mark.parametrize("place", ["aws"], indirect=True)
+def test_what_a_bucket_does_not_give_is_sent_from_here(
+    client: Client, place: tuple[str, str], job: Path, horses: str
+) -> None:
+    kind, address = place
+    client.push_data(horses, address)
+    bucket = open_bucket(address, client.settings)
+    bucket.delete([each.key for each in bucket.list(PACKS)])
+    notes: list[str] = []
+
+    def watch(event: Event) -> None:
+        notes.extend([event.message] if isinstance(event, Note) else [])
+
+    plan = client.plan(job, type=kind, market=Market.SPOT, data=[horses])
+    run = client.submit(plan, on_event=watch)
+    assert seen_by(client, run) == [SEEN]
+    (told,) = [note for note in notes if address in note]
+    assert "sent from here" in told
+    assert "404" in told
