@@ -4,7 +4,7 @@
     PREFIX/RUN/.cloudrun/manifest.json     written last: what is there, with sizes and hashes
     PREFIX/RUN/.cloudrun/names/<sha256>    outputs whose name a bucket could not keep
 
-A push may end anywhere and be made again: it stores what the manifest does not have, and then the manifest.
+A push may end anywhere and be made again: it stores what is not there, and then the manifest.
 It takes nothing away: what is no longer at home stays in the bucket, and in its manifest.
 """
 
@@ -47,18 +47,38 @@ def push(bucket: Bucket, run: str, folder: Path, *, cache: Path, progress: Progr
     known = read_manifest(bucket, run)
     found = _hashed(folder, cache)
     changed = [file for file in found if known.get(file.path) != file]
-    sent = _Sum(sum(file.size for file in changed), progress)
+    wanted = _lacking(bucket, run, [file for file in changed if not file.link])
+    sent = _Sum(sum(file.size for file in wanted), progress)
 
     def store(file: BundleFile) -> None:
-        if not file.link:
-            bucket.put(key_of(run, file.path), folder / file.path, file.sha256)
-            sent.add(file.size)
+        bucket.put(key_of(run, file.path), folder / file.path, file.sha256)
+        sent.add(file.size)
 
     with ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(store, changed))
+        list(pool.map(store, wanted))
     if changed or not known:
         _write_manifest(bucket, run, {**known, **{file.path: file for file in found}})
     return sent.done
+
+
+def _lacking(bucket: Bucket, run: str, files: Sequence[BundleFile]) -> list[BundleFile]:
+    """Those of the files that are not there yet with this content: a push that was cut stored some, and wrote
+    no manifest. A listing tells sizes; only where one fits is the object itself asked for its sha256."""
+    if not files:
+        return []
+    there = {each.key: each for each in bucket.list(f"{run}/")}
+
+    def is_there(file: BundleFile) -> bool:
+        known = there.get(key_of(run, file.path))
+        if known is None or known.size != file.size:
+            return False
+        if not known.sha256:
+            known = bucket.look(known.key)
+        return known is not None and known.sha256 == file.sha256
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        answers = list(pool.map(is_there, files))
+    return [file for file, answer in zip(files, answers, strict=True) if not answer]
 
 
 def read_manifest(bucket: Bucket, run: str) -> dict[str, BundleFile]:

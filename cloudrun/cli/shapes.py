@@ -111,6 +111,7 @@ def plan_shape(plan: Plan) -> Shape:
         "worst_case_usd": money_shape(plan.worst_case_usd),
         "disk_gb": plan.disk_gb,
         "keep": plan.keep,
+        "outputs_to": plan.outputs_to,
         "bundle": {
             "digest": bundle.digest,
             "files": len(bundle.files),

@@ -280,6 +280,10 @@ class Bucket(Protocol):
         """Everything whose key begins with prefix, by key, page by page."""
         ...
 
+    def look(self, key: str) -> StoredObject | None:
+        """One object without its content, with the sha256 that was stored with it; None for none there."""
+        ...
+
     def folders(self) -> Iterator[str]:
         """The first part of every key that has several, each once, by name; what is in them is not listed."""
         ...

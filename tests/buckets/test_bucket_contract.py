@@ -109,6 +109,14 @@ def test_no_such_bucket(case: Case, settings: Settings, tmp_path: Path) -> None:
         list(absent.list())
 
 
+def test_one_object_is_looked_at_without_its_content(case: Case, tmp_path: Path) -> None:
+    sha256 = put(case, tmp_path, "a/file", b"content")
+    found = case.bucket.look("a/file")
+    assert found
+    assert (found.key, found.size, found.sha256) == ("a/file", 7, sha256)
+    assert case.bucket.look("a/fil") is None
+
+
 def test_no_such_object(case: Case, tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="no such object"):
         case.bucket.get("never", tmp_path / "back")

@@ -73,6 +73,15 @@ def test_only_what_changed_travels(case: Case, home: Path) -> None:
     assert push(case, home) == len("{}\n") + len("new")
 
 
+def test_a_push_that_was_cut_sends_only_what_is_not_there(case: Case, home: Path) -> None:
+    """All was stored but the manifest, and one file has other content of the same size by now."""
+    push(case, home)
+    case.bucket.delete([f"{RUN}/{bucket_outputs.MANIFEST}"])
+    (home / "metrics.jsonl").write_text('{"step": 2}\n')
+    assert push(case, home) == len('{"step": 2}\n')
+    assert bucket_outputs.read_manifest(case.bucket, RUN).keys() == {file.path for file in list_folder(home)}
+
+
 def test_what_left_home_stays_in_the_bucket(case: Case, home: Path, tmp_path: Path) -> None:
     push(case, home)
     before = contents(home)

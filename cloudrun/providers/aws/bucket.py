@@ -39,6 +39,7 @@ FALLBACK_REGION = "us-east-1"  # S3 itself says where a bucket is, and boto3 ask
 THREADS = 4
 CHUNK_BYTES = 1 << 20
 SHA256 = "sha256"  # metadata of our objects
+NO_BODY_404 = "404"  # an answer to HEAD has no body that could say more
 
 
 class S3Bucket:
@@ -96,6 +97,18 @@ class S3Bucket:
                 for each in page.get("Contents", ()):
                     key = each["Key"].removeprefix(self._name(""))
                     yield StoredObject(key, each["Size"], "", each["LastModified"])
+
+    def look(self, key: str) -> StoredObject | None:
+        """See base.Bucket."""
+        with self._asking(f"look at {key}"):
+            try:
+                found = self._s3.head_object(Bucket=self.bucket, Key=self._name(key))
+            except ClientError as error:
+                if error.response.get("Error", {}).get("Code") == NO_BODY_404:
+                    return None
+                raise
+            sha256 = found["Metadata"].get(SHA256, "")
+            return StoredObject(key, found["ContentLength"], sha256, found["LastModified"])
 
     def folders(self) -> Iterator[str]:
         """See base.Bucket: 1,000 a page."""

@@ -82,6 +82,18 @@ class BlobBucket:
                 sha256 = (each.metadata or {}).get(SHA256, "")
                 yield StoredObject(key, each.size, sha256, each.last_modified)
 
+    def look(self, key: str) -> StoredObject | None:
+        """See base.Bucket."""
+        with self._asking(f"look at {key}"):
+            try:
+                found = self._container.get_blob_client(self._name(key)).get_blob_properties()
+            except ResourceNotFoundError as error:
+                if getattr(error, "error_code", "") == "ContainerNotFound":
+                    raise
+                return None
+            sha256 = (found.metadata or {}).get(SHA256, "")
+            return StoredObject(key, found.size, sha256, found.last_modified)
+
     def folders(self) -> Iterator[str]:
         """See base.Bucket: 5,000 a page."""
         with self._asking("list"):

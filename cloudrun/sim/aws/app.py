@@ -169,8 +169,10 @@ def _cut(environ: Environ) -> None:
 
 def _send(reply: Reply, start_response: StartResponse) -> Iterable[bytes]:
     headers = list(reply.headers) or [("Content-Type", reply.content_type)]
-    headers = [(name, value) for name, value in headers if name.lower() != "content-length"]
-    headers.append(("Content-Length", str(len(reply.body))))
+    if reply.body:  # without one, it is the length of what a HEAD asks about
+        headers = [(name, value) for name, value in headers if name.lower() != "content-length"]
+    if not any(name.lower() == "content-length" for name, _ in headers):
+        headers.append(("Content-Length", str(len(reply.body))))
     start_response(f"{reply.status} {_phrase(reply.status)}", headers)
     return [reply.body]
 

@@ -129,6 +129,7 @@ class Storage:
             ("PUT", True, "block"): ("Put Block", self._stage),
             ("PUT", True, "blocklist"): ("Put Block List", self._commit),
             ("GET", True, ""): ("Get Blob", self._get),
+            ("HEAD", True, ""): ("Get Blob Properties", self._look),
             ("DELETE", True, ""): ("Delete Blob", self._delete),
         }
         found = table.get((call.method, bool(call.name), comp))
@@ -168,16 +169,14 @@ class Storage:
         blob = self._containers[call.container][call.name] = Blob(content, metadata)
         return 201, {"ETag": blob.tag, "Last-Modified": _http_time(blob.modified_at)}, b""
 
+    def _look(self, call: Call) -> Answer:
+        blob = self._find(call)
+        return 200, _facts(blob) | {"Content-Length": str(len(blob.content))}, b""
+
     def _get(self, call: Call) -> Answer:
         blob = self._find(call)
         size = len(blob.content)
-        headers = {
-            "ETag": blob.tag,
-            "Last-Modified": _http_time(blob.modified_at),
-            "x-ms-blob-type": "BlockBlob",
-            "Content-Type": "application/octet-stream",
-            **{f"x-ms-meta-{name}": value for name, value in blob.metadata.items()},
-        }
+        headers = _facts(blob)
         found = _RANGE.fullmatch(call.headers.get("x-ms-range", call.headers.get("range", "")))
         if not found:
             return 200, headers, blob.content
@@ -262,7 +261,7 @@ def _check_caller(call: Call) -> None:
     """A key, a token, or a SAS that is in time and for this."""
     if "sig" in call.query:
         ends = datetime.fromisoformat(call.query.get("se", "1970-01-01T00:00:00Z"))
-        wanted = {"GET": "r", "PUT": "w", "DELETE": "d"}.get(call.method, "?")
+        wanted = {"GET": "r", "HEAD": "r", "PUT": "w", "DELETE": "d"}.get(call.method, "?")
         if datetime.now(UTC) < ends and wanted in call.query.get("sp", ""):
             return
     elif call.headers.get("authorization", "").startswith((f"SharedKey {ACCOUNT}:", "Bearer ")):
@@ -274,6 +273,17 @@ def _up_to(name: str, prefix: str, delimiter: str) -> str:
     """A name up to the first delimiter behind the prefix: what a listing by folders shows in its place."""
     head, found, _ = name[len(prefix) :].partition(delimiter) if delimiter else (name, "", "")
     return f"{prefix}{head}{delimiter}" if found else name
+
+
+def _facts(blob: Blob) -> Headers:
+    """What every answer about a blob tells in its head."""
+    return {
+        "ETag": blob.tag,
+        "Last-Modified": _http_time(blob.modified_at),
+        "x-ms-blob-type": "BlockBlob",
+        "Content-Type": "application/octet-stream",
+        **{f"x-ms-meta-{name}": value for name, value in blob.metadata.items()},
+    }
 
 
 def _row(name: str, blob: Blob, with_metadata: bool) -> Xml.Element:
