@@ -352,12 +352,15 @@ class MachineVerbs:
 
         return adopt.adopt(self.context(on_event=on_event), _providers(provider))
 
-    def audit(self, *, provider: str = "", on_event: OnEvent | None = None) -> list[Item]:
+    def audit(
+        self, *, provider: str = "", everything: bool = False, on_event: OnEvent | None = None
+    ) -> list[Item]:
         """Everything of ours at the providers, with what is wrong with it (blocking); without a provider also
         what belongs to nothing at home. Changes nothing."""
         from cloudrun import audit
 
-        return audit.audit(self.context(on_event=on_event), _providers(provider), home=not provider)
+        ctx = self.context(on_event=on_event)
+        return audit.audit(ctx, _providers(provider), home=not provider, everything=everything)
 
     def fix(self, items: Sequence[Item], *, on_event: OnEvent | None = None) -> Iterator[tuple[Item, str]]:
         """Do what the cures of an audit say; each item with "" or why it could not be done (blocking)."""
