@@ -1,7 +1,7 @@
 """What there is at every provider, against what the store knows: what it is for, costs, and what is wrong.
 
-Only what carries our tags is looked at. What belongs to somebody else of the same account is shown, and
-never touched.
+What carries our tags is looked at, and mended. What belongs to somebody else of the same account is shown to
+who asks for it, and never touched.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 
 from cloudrun import adopt, catalog, doctor, machines, rent
+from cloudrun.audit_buckets import bucket_items
 from cloudrun.audit_home import home_items
 from cloudrun.audit_item import HOME, Cure, Item
 from cloudrun.catalog.prices import HOURS_PER_MONTH
@@ -19,22 +20,29 @@ from cloudrun.context import Context
 from cloudrun.errors import CloudrunError, ProviderError
 from cloudrun.events import Note
 from cloudrun.models import Machine, MachineState, Market, Run
-from cloudrun.providers.base import Leftover, Leftovers, Stoppable
+from cloudrun.providers.base import Leftover, Leftovers, Shared, Stoppable
 
 MOST_AT_ONCE = 8
 FREE_FOR_S = 120.0  # what a machine that is ending still needs goes within this
 
 
-def audit(ctx: Context, providers: Sequence[str], *, home: bool = True) -> list[Item]:
+def audit(
+    ctx: Context, providers: Sequence[str], *, home: bool = True, everything: bool = False
+) -> list[Item]:
     """Everything of ours at these providers (blocking; asks each one, and each running machine for its
-    guard), and what belongs to nothing at home. A provider that cannot be asked is named in a note."""
+    guard); with `home` also what belongs to nothing at home and in the buckets that are known; with
+    `everything` last what others have. A provider that cannot be asked is named in a note."""
     found: list[Item] = []
+    foreign: list[Item] = []
     for name in providers:
         try:
             found += _provider_items(ctx, name)
+            foreign += _foreign_items(ctx, name) if everything else []
         except ProviderError as error:
             ctx.on_event(Note(f"{name} was not asked: {error.message}"))
-    return found + (home_items(ctx.settings) if home else [])
+    if home:
+        found += [*home_items(ctx.settings), *bucket_items(ctx.settings, on_event=ctx.on_event)]
+    return found + foreign
 
 
 def fix(ctx: Context, items: Sequence[Item]) -> Iterator[tuple[Item, str]]:
@@ -54,13 +62,20 @@ def _provider_items(ctx: Context, name: str) -> list[Item]:
     with ThreadPoolExecutor(MOST_AT_ONCE) as pool:
         found = list(pool.map(lambda machine: _machine_item(ctx, machine), there))
     if isinstance(provider, Leftovers):
-        found += [_leftover_item(each) for each in provider.list_leftovers()]
+        found += [_leftover_item(ctx, each) for each in provider.list_leftovers()]
     return found
+
+
+def _foreign_items(ctx: Context, name: str) -> list[Item]:
+    provider = ctx.provider(name)
+    found = provider.list_foreign() if isinstance(provider, Shared) else []
+    return [_leftover_item(ctx, each) for each in found]
 
 
 def _machine_item(ctx: Context, machine: Machine) -> Item:
     runs = ctx.store.list_runs(machine=machine.name)
     problem, cure = _machine_problem(ctx, machine, runs)
+    rented = machine.market is not Market.OWN and machine.state is MachineState.RUNNING
     return Item(
         provider=machine.provider,
         region=machine.region,
@@ -71,6 +86,8 @@ def _machine_item(ctx: Context, machine: Machine) -> Item:
         since=machine.launched_at,
         price_per_month_usd=_per_month_usd(machine),
         used_by=runs[0].id if runs else dict(machine.detail).get("owner", ""),
+        run=runs[0].id if runs else "",
+        remark="only you end it" if rented and not _has_guard(machine) else "",
         problem=problem,
         cure=cure,
         machine=machine,
@@ -86,11 +103,10 @@ def _machine_problem(ctx: Context, machine: Machine, runs: Sequence[Run]) -> tup
         return "ended here, and still there", Cure.TERMINATE
     if machine.state is MachineState.HALTED:
         return "switched off from inside, billed on", Cure.STOP
-    guarded = machine.deadline_at is not None or machine.idle_minutes is not None
-    if machine.run_owned and guarded and runs and all(run.state.final for run in runs):
+    if machine.run_owned and _has_guard(machine) and runs and all(run.state.final for run in runs):
         return "its run has ended", Cure.TERMINATE
     if machine.state is MachineState.RUNNING and not doctor.is_guarded(ctx, known):
-        return "nobody ends it: its guard does not watch", Cure.GUARD
+        return "its guard does not watch", Cure.GUARD
     return "", None
 
 
@@ -106,16 +122,27 @@ def _per_month_usd(machine: Machine) -> Decimal | None:
     return (machine.price_per_hour_usd + address) * HOURS_PER_MONTH
 
 
-def _leftover_item(leftover: Leftover) -> Item:
+def _has_guard(machine: Machine) -> bool:
+    """Whether it was given something that ends it."""
+    return machine.deadline_at is not None or machine.idle_minutes is not None
+
+
+def _leftover_item(ctx: Context, leftover: Leftover) -> Item:
+    runs = ctx.store.list_runs(machine=leftover.machine) if leftover.machine and not leftover.run else []
     return Item(
         provider=leftover.provider,
         region=leftover.region,
         kind=leftover.kind,
         name=leftover.name or leftover.id,
         id=leftover.id,
+        state=leftover.state,
+        since=leftover.since,
         price_per_month_usd=leftover.price_per_month_usd,
         used_by=leftover.machine,
-        problem="" if leftover.in_use else "nothing needs it",
+        run=leftover.run or (runs[0].id if runs else ""),
+        foreign=not leftover.ours,
+        remark="" if leftover.ours else "not ours",
+        problem="" if leftover.in_use or not leftover.ours else "nothing needs it",
         cure=None if leftover.in_use or not leftover.ours else Cure.FREE,
         leftover=leftover,
     )

@@ -23,9 +23,13 @@ class Cure(StrEnum):
     FREE = "free"
 
 
+ENDS = (Cure.STOP, Cure.TERMINATE, Cure.FREE)  # what costs money, does so no more
+
+
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One thing at a provider. `problem` is "" where it is well; without a cure it is only shown."""
+    """One thing at a provider. `problem` is "" where it is well; without a cure it is only shown. A foreign
+    one is somebody else's of the same account: it is never wrong, and never touched."""
 
     provider: str
     region: str
@@ -36,6 +40,9 @@ class Item:
     since: datetime | None = None
     price_per_month_usd: Decimal | None = Decimal(0)  # None = unknown
     used_by: str = ""  # the machine, run or person that it is for
+    run: str = ""  # id of the last run that it served
+    foreign: bool = False
+    remark: str = ""  # what there is to know where nothing is wrong
     problem: str = ""
     cure: Cure | None = None
     machine: Machine | None = None

@@ -77,9 +77,14 @@ def places(settings: Settings) -> list[str]:
     return sorted(addresses)
 
 
+def provider_of(address: str) -> str:
+    """Whose bucket that is, by the provider's name."""
+    return PROVIDERS[parse_place(address).kind]
+
+
 def price_per_month_usd(address: str, size_bytes: int) -> Decimal | None:
     """What so much costs there a month, by the catalogue; None where that has no price."""
-    rule = storage_rule(PROVIDERS[parse_place(address).kind])
+    rule = storage_rule(provider_of(address))
     if rule is None or rule.price_usd is None:
         return None
     return rule.price_usd * size_bytes / BYTES_PER_GB
@@ -290,5 +295,5 @@ def _delete(bucket: Bucket, keys: Sequence[str], head: int) -> Iterator[int]:
 
 
 def _remark(address: str) -> str:
-    rule = storage_rule(PROVIDERS[parse_place(address).kind])
+    rule = storage_rule(provider_of(address))
     return f"{address} is priced as in {rule.region} ({rule.as_of})" if rule else ""

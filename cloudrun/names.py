@@ -15,6 +15,11 @@ def new_run_id() -> str:
     return "".join(RUN_ID_ALPHABET[_below(len(RUN_ID_ALPHABET))] for _ in range(RUN_ID_LENGTH))
 
 
+def is_run_id(text: str) -> bool:
+    """Whether it looks like one of ours."""
+    return len(text) == RUN_ID_LENGTH and set(text) <= {*RUN_ID_ALPHABET}
+
+
 def numbered(base: str, taken: Iterable[str]) -> str:
     """The first of base, base-2, base-3, ... that is not taken."""
     known = set(taken)

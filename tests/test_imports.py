@@ -26,7 +26,7 @@ LAYERS = (
     "client client_budget client_clean client_data client_images client_machines client_money"
     " client_outputs client_stacks",
     "supervise",
-    "audit audit_home audit_item",
+    "audit audit_buckets audit_home audit_item",
     "plan execute spending adopt"
     " machines describing estimate doctor cleaning_machines health health_look gpu_seen"
     " images_bake images_list",

@@ -11,9 +11,9 @@ import click
 from cloudrun.cli import render
 from cloudrun.cli.lazy import Verb
 from cloudrun.cli.options import confirm, dry_run_option, json_option, open_client, yes_option
-from cloudrun.cli.shapes import Shape
-from cloudrun.cli.table import Column
-from cloudrun.cli.text import UNKNOWN, money, plain_money, plural, short_age
+from cloudrun.cli.shapes import Shape, money_shape, time_shape
+from cloudrun.cli.table import Column, lines
+from cloudrun.cli.text import UNKNOWN, money, plain_money, plural, short_age, visible
 from cloudrun.cli.watch import Watcher
 from cloudrun.errors import MachineError
 
@@ -25,35 +25,48 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     Column("KIND", 0),
-    Column("NAME", 1),
-    Column("PROVIDER", 5, optional=True),
-    Column("REGION", 6, optional=True),
-    Column("STATE", 3, optional=True),
-    Column("FOR", 7, optional=True),
-    Column("AGE", 8, right=True, optional=True),
-    Column("USD/MONTH", 2, right=True),
-    Column("PROBLEM", 4, least=12),
+    Column("NAME", 3, least=12),
+    Column("PROVIDER", 6, optional=True),
+    Column("REGION", 7, optional=True),
+    Column("STATE", 5, optional=True),
+    Column("FOR", 8, least=8, optional=True),
+    Column("RUN", 9, optional=True),
+    Column("AGE", 4, right=True, optional=True),
+    Column("USD/MONTH", 1, right=True),
+    Column("REMARK", 2, least=27, optional=True),
+)
+PLAN_COLUMNS = (
+    Column("WHAT TO DO", 0),
+    Column("KIND", 2),
+    Column("NAME", 1, least=12),
+    Column("REGION", 5, optional=True),
+    Column("USD/MONTH", 3, right=True),
+    Column("BECAUSE", 4, least=16),
 )
 
 
 @click.command(
-    cls=Verb, examples=("cloudrun audit", "cloudrun audit --fix", "cloudrun audit --provider azure --json")
+    cls=Verb,
+    examples=("cloudrun audit", "cloudrun audit --all --provider aws", "cloudrun audit --fix --dry-run"),
 )
 @click.option("--fix", is_flag=True, help="End what is billed for nothing; shows first what it will do.")
+@click.option(
+    "--all", "everything", is_flag=True, help="Also what others have in the account; that is only shown."
+)
 @click.option("--provider", default="", help="Only there.")
 @dry_run_option
 @yes_option
 @json_option
-def audit(fix: bool, provider: str, dry_run: bool, yes: bool, as_json: bool) -> int:
+def audit(fix: bool, everything: bool, provider: str, dry_run: bool, yes: bool, as_json: bool) -> int:
     """Find what is rented, left over, or billed for nothing.
 
     Asks every provider, in every region, for all that carries cloudrun's tags: machines, disks,
-    addresses, snapshots, images, groups, keys. Without --provider also what lies here and belongs to
-    nothing: outputs whose run is gone, datasets that no run was given. The exit code is 4 while
-    something is wrong.
+    addresses, snapshots, images, groups, keys. Without --provider also what belongs to nothing: outputs
+    whose run is gone, here and in buckets, and datasets that no run was given. The exit code is 4
+    while something is wrong.
     """
     client = open_client()
-    found = client.audit(provider=provider, on_event=Watcher())
+    found = client.audit(provider=provider, everything=everything, on_event=Watcher())
     wrong = [item for item in found if item.problem]
     if as_json:
         render.as_json([item_shape(item) for item in found])
@@ -62,9 +75,9 @@ def audit(fix: bool, provider: str, dry_run: bool, yes: bool, as_json: bool) -> 
         render.table(COLUMNS, [_row(item, now) for item in found])
     render.say(_sum(found, wrong))
     if fix and wrong:
-        left = _fix(client, [item for item in wrong if item.cure], dry_run=dry_run, yes=yes)
+        left = _fix(client, wrong, dry_run=dry_run, yes=yes)
         return MachineError.exit_code if left else 0
-    if wrong and not fix:
+    if any(item.cure for item in wrong):
         render.say("mend it with: cloudrun audit --fix")
     return MachineError.exit_code if wrong else 0
 
@@ -77,9 +90,12 @@ def item_shape(item: Item) -> Shape:
         "name": item.name,
         "id": item.id,
         "state": item.state,
-        "since": item.since,
-        "price_per_month_usd": item.price_per_month_usd,
+        "since": time_shape(item.since),
+        "price_per_month_usd": money_shape(item.price_per_month_usd),
         "used_by": item.used_by,
+        "run": item.run,
+        "foreign": item.foreign,
+        "remark": item.remark,
         "problem": item.problem,
         "fix": item.cure.value if item.cure else "",
     }
@@ -93,32 +109,65 @@ def _row(item: Item, now: datetime) -> tuple[str, ...]:
         item.region,
         item.state,
         item.used_by,
+        item.run if item.run != item.used_by else "",
         short_age((now - item.since).total_seconds()) if item.since else "",
-        UNKNOWN if item.price_per_month_usd is None else plain_money(item.price_per_month_usd),
-        item.problem,
+        _price(item),
+        item.problem or item.remark,
     )
 
 
+def _price(item: Item) -> str:
+    return UNKNOWN if item.price_per_month_usd is None else plain_money(item.price_per_month_usd)
+
+
 def _sum(found: Sequence[Item], wrong: Sequence[Item]) -> str:
-    """`3 things, 91.20 USD a month; 1 of them wrong`"""
-    if not found:
-        return "nothing is rented, and nothing is left over"
-    prices = [item.price_per_month_usd for item in found]
-    known = sum((price for price in prices if price is not None), Decimal(0))
-    unknown = " and an unknown price" if None in prices else ""
+    """`3 things, 91.20 USD a month; 1 of them wrong; 2 things of others, 30.00 USD a month`"""
+    ours = [item for item in found if not item.foreign]
+    foreign = [item for item in found if item.foreign]
+    others = f"; {plural(len(foreign), 'thing')} of others, {_total(foreign)} a month" if foreign else ""
+    if not ours:
+        return f"nothing is rented, and nothing is left over{others}"
     end = f"{len(wrong)} of them wrong" if wrong else "all as it should be"
-    return f"{plural(len(found), 'thing')}, {money(known)}{unknown} a month; {end}"
+    return f"{plural(len(ours), 'thing')}, {_total(ours)} a month; {end}{others}"
 
 
-def _fix(client: Client, items: Sequence[Item], *, dry_run: bool, yes: bool) -> bool:
+def _total(items: Sequence[Item]) -> str:
+    prices = [item.price_per_month_usd for item in items]
+    known = sum((price for price in prices if price is not None), Decimal(0))
+    unknown = prices.count(None)
+    return money(known) + (f" and {plural(unknown, 'unknown price')}" if unknown else "")
+
+
+def _fix(client: Client, wrong: Sequence[Item], *, dry_run: bool, yes: bool) -> bool:
     """Show, ask, do; whether something is left."""
-    for item in items:
-        render.say(f"{item.cure.value if item.cure else ''}: {item.kind} {item.name} ({item.problem})")
-    if dry_run or not items:
-        return bool(items)
+    items = [item for item in wrong if item.cure]
+    if len(items) < len(wrong):
+        render.say(f"{plural(len(wrong) - len(items), 'thing')} only you can mend")
+    if not items:
+        return True
+    _show_plan(items)
+    if dry_run:
+        return True
     confirm("Do it?", yes=yes)
-    left = False
+    left = len(items) < len(wrong)
     for item, refusal in client.fix(items, on_event=Watcher()):
         render.say(f"{item.kind} {item.name}: {refusal or 'done'}")
         left = left or bool(refusal)
     return left
+
+
+def _show_plan(items: Sequence[Item]) -> None:
+    """What will be done and what it saves: no data, so not on stdout."""
+    from cloudrun.audit_item import ENDS
+
+    rows = [[visible(cell) for cell in _plan_row(item)] for item in items]
+    for line in lines(PLAN_COLUMNS, rows, render.columns()):
+        render.say(line)
+    ending = [item for item in items if item.cure in ENDS]
+    if any(item.price_per_month_usd != 0 for item in ending):
+        render.say(f"that ends {_total(ending)} a month")
+
+
+def _plan_row(item: Item) -> tuple[str, ...]:
+    what = item.cure.value if item.cure else ""
+    return what, item.kind, item.name, item.region, _price(item), item.problem
