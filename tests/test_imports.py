@@ -37,7 +37,7 @@ LAYERS = (
     " target jobs stacks offers bundle outputs"
     " ledger billing store store_bills store_charges shares runcost runfiles"
     " datasets datasets_inputs keptdata cleaning cleaning_buckets cleaning_datasets codestore store_clean"
-    " trash bucket bucket_outputs",
+    " trash bucket bucket_outputs datasets_bucket",
     "store_file store_rows store_schema store_sums manifest ignore leaks hashing tomlfile catalog"
     " providers.aws providers.azure sim",
     "providers",
