@@ -71,6 +71,7 @@ class Alternative:
     break_even_hours: Decimal | None = None  # of the own PC against this; None = never, or none asked for
     retired: bool = False  # its provider rents it out no more
     notes: tuple[str, ...] = ()
+    brief: tuple[str, ...] = ()  # the notes for a narrow place
 
 
 def compare(
@@ -127,7 +128,9 @@ def of_offer(work: Work, offer: Offer, *, at: datetime) -> Alternative:
         disk_usd=_disk_usd(offer.provider, work.disk_gb, hours) if rented else Decimal(0),
         address_usd=_money(address_price_usd(offer.provider, at.date()) * hours) if rented else Decimal(0),
         egress_usd=_money(egress_usd(offer.provider, work.egress_gb) or Decimal(0)) if rented else Decimal(0),
+        retired=_retired(offer),
         notes=(*notes, *_idle_gpus(work, offer), *filter(None, (offer.why_not, offer.warning))),
+        brief=_brief_of_offer(work, offer),
     ))  # fmt: skip
 
 
@@ -145,6 +148,7 @@ def of_service(work: Work, service: Alternative, *, at: datetime) -> Alternative
         billed_hours=billed,
         compute_usd=None if price is None else _money(price * billed),
         notes=(*service.notes, *notes),
+        brief=(*service.brief, *_brief_speed(work, service.gpu)),
     ))  # fmt: skip
 
 
@@ -164,6 +168,7 @@ def of_own_pc(work: Work, pc: OwnPc) -> Alternative:
         billed_hours=hours,
         compute_usd=_money(per_hour * hours),
         notes=notes,
+        brief=_brief_speed(work, pc.gpu),
     ))  # fmt: skip
 
 
@@ -182,6 +187,7 @@ def load_services(rates: Mapping[str, Decimal]) -> list[Alternative]:
             price_as_of=row["observed"],
             retired=True,
             notes=("closed since",),
+            brief=("closed",),
         )
         for row in read_csv("prices_2017.csv")
         if row["provider"] not in ("aws", "azure")
@@ -249,6 +255,24 @@ def _speed(work: Work, gpu: str) -> tuple[Speed | None, tuple[str, ...]]:
 def _idle_gpus(work: Work, offer: Offer) -> tuple[str, ...]:
     needed = max(1, work.gpu_count)
     return (f"{needed} of its {offer.gpu_count} GPUs used",) if offer.gpu_count > needed else ()
+
+
+def _brief_of_offer(work: Work, offer: Offer) -> tuple[str, ...]:
+    old = _retired(offer)
+    said = (
+        "retired" if old else "",
+        *_brief_speed(work, offer.gpu),
+        offer.why_not,
+        "" if old else offer.warning,
+    )
+    return tuple(filter(None, said))
+
+
+def _brief_speed(work: Work, gpu: str) -> tuple[str, ...]:
+    speed, notes = _speed(work, gpu)
+    if speed is None:
+        return ("same hours",)
+    return (f"x {speed.ratio:f} {speed.source.partition(':')[0]}",) if notes else ()
 
 
 def _retired(offer: Offer) -> bool:

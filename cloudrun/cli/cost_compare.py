@@ -10,7 +10,14 @@ import click
 
 from cloudrun.attempts import DEFAULT_DISK_GB
 from cloudrun.cli import render
-from cloudrun.cli.cost_text import Money, currency_options, read_amount, read_money, read_own_pc
+from cloudrun.cli.cost_text import (
+    Money,
+    currency_options,
+    read_amount,
+    read_money,
+    read_own_pc,
+    say_wrapped,
+)
 from cloudrun.cli.lazy import Verb
 from cloudrun.cli.options import (
     complete_run,
@@ -98,8 +105,7 @@ def compare(
         render.as_json(_shape(found, shown, money, pc))
         return
     render.table(_columns(money.currency), [_row(each, found, money, pc) for each in shown])
-    for line in _remarks(found, shown, money, pc):
-        render.say(line)
+    say_wrapped(_remarks(found, shown, money, pc))
 
 
 def _hours(text: str | None) -> Decimal | None:
@@ -139,14 +145,13 @@ def _columns(currency: str) -> tuple[Column, ...]:
 
 
 def _row(each: Alternative, found: Comparison, money: Money, pc: OwnPc | None) -> tuple[str, ...]:
-    gpu = f"{each.gpu_count} x {each.gpu}" if each.gpu_count > 1 else each.gpu
     extra = each.disk_usd + each.address_usd
     return (
         each.name,
         each.provider,
         each.region,
         each.market,
-        gpu,
+        _gpu(each, found),
         "" if each.hours == found.work.hours else f"{each.hours:,.1f}",
         money.per_hour(each.price_per_hour_usd),
         each.price_as_of,
@@ -154,8 +159,16 @@ def _row(each: Alternative, found: Comparison, money: Money, pc: OwnPc | None) -
         money.total(each.egress_usd) if each.egress_usd else "",
         money.total(each.total_usd),
         _pays_off(each, pc),
-        "; ".join(each.notes),
+        ", ".join(each.brief),
     )
+
+
+def _gpu(each: Alternative, found: Comparison) -> str:
+    """`1 of 8 K80` where the work uses fewer than are rented."""
+    needed = max(1, found.work.gpu_count)
+    if each.gpu_count > needed:
+        return f"{needed} of {each.gpu_count} {each.gpu}"
+    return f"{each.gpu_count} x {each.gpu}" if each.gpu_count > 1 else each.gpu
 
 
 def _pays_off(each: Alternative, pc: OwnPc | None) -> str:
@@ -172,7 +185,7 @@ def _remarks(found: Comparison, shown: Sequence[Alternative], money: Money, pc: 
     if work.egress_gb >= SMALLEST_GB:
         lines.append(f"{work.egress_gb:,.1f} GB sent home, an estimate")
     if pc is not None:
-        lines.append(_pc_remark(pc, work.hours, money))
+        lines += _pc_remarks(pc, work.hours, money)
     assumed = dict.fromkeys(each.gpu or each.name for each in shown if SAME_HOURS in each.notes)
     if assumed:
         lines.append(f"{SAME_HOURS} on {', '.join(assumed)}; --speed GPU=RATIO says otherwise")
@@ -187,22 +200,20 @@ def _remarks(found: Comparison, shown: Sequence[Alternative], money: Money, pc: 
     return lines
 
 
-def _pc_remark(pc: OwnPc, hours: Decimal, money: Money) -> str:
+def _pc_remarks(pc: OwnPc, hours: Decimal, money: Money) -> list[str]:
     """Per hour, total, and what the purchase does."""
-    per_hour = pc.electricity_per_hour_usd
-    text = (
-        f"own PC: {_plain(pc.watts)} W at {money.per_hour(pc.tariff_usd_per_kwh)} {money.currency}/kWh"
+    per_hour, per_kwh = pc.electricity_per_hour_usd, money.per_hour(pc.tariff_usd_per_kwh)
+    lines = [
+        f"own PC: {_plain(pc.watts)} W at {per_kwh} {money.currency}/kWh"
         f" = {money.per_hour(per_hour)} {money.currency}/h, {money.total(per_hour * hours)} for the work"
-    )
+    ]
     if pc.purchase_usd is None:
-        return text
+        return lines
     bought = f"{money.total(pc.purchase_usd)} {money.currency}"
     if pc.lifetime_hours:
-        share = money.per_hour(pc.purchase_per_hour_usd)
-        return (
-            f"{text}; {bought} over {pc.lifetime_hours:,.0f} h: {share} {money.currency}/h more, in its line"
-        )
-    return f"{text}; the purchase, {bought}, is not in its line"
+        share = f"{money.per_hour(pc.purchase_per_hour_usd)} {money.currency}/h"
+        return [*lines, f"its purchase, {bought} over {pc.lifetime_hours:,.0f} h, is in its line: {share}"]
+    return [*lines, f"its purchase, {bought}, is not in its line: PC PAYS OFF says when it is paid"]
 
 
 def _plain(value: Decimal) -> str:

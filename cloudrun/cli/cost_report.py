@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cloudrun.cli import render
-from cloudrun.cli.cost_text import Money, currency_options, read_money
+from cloudrun.cli.cost_text import Money, currency_options, read_money, say_wrapped
 from cloudrun.cli.lazy import Verb
 from cloudrun.cli.options import json_option, open_client
 from cloudrun.cli.shapes import time_shape
@@ -91,8 +91,7 @@ def _show(found: CostReport, money: Money) -> None:
     if found.running:
         render.data()
         render.table(RUNNING, [_running_row(each, found.made_at, money) for each in found.running])
-    for line in _remarks(found, money):
-        render.say(line)
+    say_wrapped(_remarks(found, money))
 
 
 def _columns(by: str, currency: str) -> tuple[Column, ...]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from textwrap import wrap
 from typing import Any, TypeVar
 
 import click
 
 from cloudrun.billing import in_currency
+from cloudrun.cli import render
 from cloudrun.cli.text import UNKNOWN, plain_money
 from cloudrun.comparing import number
 from cloudrun.config import DEFAULT_RATES, LEAST_RATE, MOST_RATE, Settings
@@ -64,6 +66,15 @@ class Money:
             return ""
         source = "" if self.stated else f" (the rate of 2017; --rate {self.currency}=... takes another)"
         return f"1 USD = {self.rates[self.currency]:f} {self.currency}{source}"
+
+
+def say_wrapped(lines: Iterable[str]) -> None:
+    """Remarks as wide as the screen, what does not fit below its beginning."""
+    for line in lines:
+        for part in wrap(
+            line, render.columns(), subsequent_indent="  ", break_on_hyphens=False, break_long_words=False
+        ):
+            render.say(part)
 
 
 def currency_options(command: Command) -> Command:

@@ -29,9 +29,23 @@ def test_the_line_of_the_tutorial(cli: Call) -> None:
 def test_it_fits_the_screen(cli: Call, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
     said = cli("cost", "compare", "--hours", "45", "--gpu", "K80", "--own-pc", PC, "--currency", "JPY")
-    assert max(map(len, said.out.splitlines())) <= columns
+    assert max(map(len, (said.out + said.err).splitlines())) <= columns
     assert "TOTAL JPY" in said.out
     assert "PC PAYS OFF" in said.out
+    assert "\N{HORIZONTAL ELLIPSIS}" not in said.out  # nothing is cut
+    assert ("1 of 16 K80" in said.out) == ("retired" in said.out) == (columns == 120)
+    remarks = " ".join(said.err.split())
+    assert "its purchase, 120,000 JPY, is not in its line: PC PAYS OFF says when it is paid" in remarks
+    assert "not rented out any more: Standard_NC6, Standard_NC12," in remarks
+
+
+def test_notes_say_in_short_how_fast_and_how_old(cli: Call) -> None:
+    said = cli("cost", "compare", "--hours", "45", "--gpu", "K80", "--gpu", "T4", "--gpu", "V100",
+               "--speed", "T4=1.8")  # fmt: skip
+    notes = {line.split()[0]: line for line in said.out.splitlines()}
+    assert notes["g4dn.xlarge"].endswith("x 1.8 stated")
+    assert notes["p3.2xlarge"].endswith("retired, same hours")
+    assert notes["G1"].endswith("closed")
 
 
 def test_another_rate_is_another_price(cli: Call) -> None:
