@@ -21,6 +21,7 @@ TICKS = 4
 ROUND = ("1", "1.2", "1.6", "2", "2.4", "3.2", "4", "6", "8", "10")
 COLOURS = 7  # c0 to c6 of the page's style
 LEAST_LABEL = 62  # between two names below the columns
+HALF_LETTER = 3.6  # of the widest common fonts
 
 
 def columns(names: Sequence[str], series: Mapping[str, Sequence[Decimal]], label: Label) -> str:
@@ -44,7 +45,8 @@ def columns(names: Sequence[str], series: Mapping[str, Sequence[Decimal]], label
                 )
                 below += value
         if (len(names) - 1 - i) % every == 0:
-            parts.append(_text(x + wide / 2, HEIGHT - 10, name, "middle"))
+            middle = min(x + wide / 2, WIDTH - HALF_LETTER * len(name))  # the last one stays within
+            parts.append(_text(middle, HEIGHT - 10, name, "middle"))
     return _svg(WIDTH, HEIGHT, parts)
 
 

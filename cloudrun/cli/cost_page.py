@@ -9,7 +9,7 @@ from decimal import Decimal
 from html import escape
 
 from cloudrun.cli.cost_charts import COLOURS, bars, columns, legend, pairs
-from cloudrun.cli.cost_text import Money
+from cloudrun.cli.cost_text import NONE, Money
 from cloudrun.cli.text import UNKNOWN
 from cloudrun.report import CostReport, Row, Running, Saving
 
@@ -36,25 +36,28 @@ h1 { font-size: 1.5rem; margin: 0; } h2 { font-size: 1.05rem; margin: 0 0 .6rem;
   break-inside: avoid; }
 .tiles b { display: block; font-size: 1.45rem; font-variant-numeric: tabular-nums; }
 section { margin: 0 0 1rem; overflow-x: auto; }
-svg { width: 100%; height: auto; display: block; font: 12px system-ui, sans-serif; }
+svg { width: 100%; min-width: 34rem; height: auto; display: block; font: 12px system-ui, sans-serif; }
 svg text { fill: var(--quiet); } svg text.amount { fill: var(--ink); } .grid { stroke: var(--line); }
 .compared { fill: none; stroke: var(--quiet); stroke-dasharray: 4 3; }
 .c0 { fill: var(--c0); background: var(--c0); } .c1 { fill: var(--c1); background: var(--c1); }
 .c2 { fill: var(--c2); background: var(--c2); } .c3 { fill: var(--c3); background: var(--c3); }
 .c4 { fill: var(--c4); background: var(--c4); } .c5 { fill: var(--c5); background: var(--c5); }
 .c6 { fill: var(--c6); background: var(--c6); }
-.legend { margin: .4rem 0 0; } .legend span { margin-right: 1.4em; }
+.legend { margin: .4rem 0 0; } .legend span { display: inline-block; margin-right: 1.4em; }
 .k { display: inline-block; width: .8em; height: .8em; border-radius: 2px; margin-right: .5em; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .8rem .3rem 0; text-align: right; border-bottom: 1px solid var(--line);
   white-space: nowrap; }
-th { color: var(--quiet); font-weight: 600; } th:first-child, td:first-child { text-align: left; }
+th { color: var(--quiet); font-weight: 600; }
+th:first-child, td:first-child, .words th, .words td { text-align: left; }
+td sup { display: inline-block; width: 0; font-size: 1em; line-height: 0; vertical-align: baseline; }
 tr.total td { font-weight: 600; border-bottom: 0; }
 @media print { :root { color-scheme: light; --bg: #fff; --card: #fff; --ink: #000; --quiet: #444;
   --line: #bbb;
   --c0: #0072b2; --c1: #e69f00; --c2: #009e73; --c3: #cc79a7; --c4: #56b4e9; --c5: #d55e00; }
-  body { margin: 0; max-width: none; font-size: 11px;
-  } section, .tiles div { border: 1px solid var(--line); }
+  body { margin: 0; max-width: none; font-size: 11px; } tr { break-inside: avoid; } svg { min-width: 0; }
+  .tiles { grid-template-columns: repeat(auto-fit, minmax(8rem, 1fr)); } .tiles b { font-size: 1.1rem; }
+  section, .tiles div { border: 1px solid var(--line); }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; } @page { margin: 14mm; } }
 """
 
@@ -157,7 +160,9 @@ def _months(first: date, last: date) -> list[date]:
 
 
 def _by_machine(found: CostReport, money: Money) -> str:
-    rows = [(row.key, row.total_usd) for row in found.rows if row.total_usd > 0]
+    rows = [
+        (row.key or NONE.get(found.by, "(none)"), row.total_usd) for row in found.rows if row.total_usd > 0
+    ]
     if not rows:
         return ""
     more = f'<p class="quiet">and {found.more:,} more</p>' if found.more else ""
@@ -191,7 +196,7 @@ def _running(running: Sequence[Running], now: datetime, money: Money) -> str:
         for each in running
     ]
     titles = ["machine", "type", "market", "since (UTC)", "so far", "ends (UTC)", "by then"]
-    return _section("What costs now", _table(titles, rows))
+    return _section("What costs now", _table(titles, rows, kind="words"))
 
 
 def _deadline(each: Running, now: datetime) -> str:
@@ -203,20 +208,20 @@ def _deadline(each: Running, now: datetime) -> str:
 def _table_of(found: CostReport, money: Money) -> str:
     billed = found.total.billed_usd is not None
     titles = [found.by, "hours", "compute", "disk", "address", "other", "total", "estimated"]
-    rows = [_cells(row, money, billed=billed) for row in (*found.rows, found.total)]
+    rows = [_cells(row, found.by, money, billed=billed) for row in (*found.rows, found.total)]
     more = f'<p class="quiet">{found.more:,} more are in the total.</p>' if found.more else ""
     return _section(
         f"By {found.by}", _table([*titles, *(["billed"] if billed else [])], rows, total=True) + more
     )
 
 
-def _cells(row: Row, money: Money, *, billed: bool) -> list[str]:
+def _cells(row: Row, by: str, money: Money, *, billed: bool) -> list[str]:
     amounts = (row.compute_usd, row.disk_usd, row.address_usd, row.other_usd)
     return [
-        escape(row.key) or "(none)",
+        escape(row.key or NONE.get(by, "(none)")),
         f"{row.hours:,.1f}",
         *(money.total(amount) for amount in amounts),
-        _total(row, money),
+        f"{money.total(row.total_usd)}{'<sup>&nbsp;+?</sup>' if row.unknown else ''}",
         money.total(row.estimated_usd),
         *([money.total(row.billed_usd) if row.billed_usd is not None else ""] if billed else []),
     ]
@@ -245,11 +250,13 @@ def _section(title: str, content: str) -> str:
     return f"<section>\n<h2>{escape(title)}</h2>\n{content}\n</section>"
 
 
-def _table(titles: Sequence[str], rows: Sequence[Sequence[str]], *, total: bool = False) -> str:
+def _table(
+    titles: Sequence[str], rows: Sequence[Sequence[str]], *, total: bool = False, kind: str = "figures"
+) -> str:
     head = "".join(f"<th>{title}</th>" for title in titles)
     lines = []
     for number, row in enumerate(rows):
         style = ' class="total"' if total and number == len(rows) - 1 else ""
         lines.append(f"<tr{style}>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>")
     body = "\n".join(lines)
-    return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>"
+    return f'<table class="{kind}">\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>'

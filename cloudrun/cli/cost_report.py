@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cloudrun.cli import render
-from cloudrun.cli.cost_text import Money, currency_options, read_money, say_wrapped
+from cloudrun.cli.cost_text import NONE, Money, currency_options, read_money, say_wrapped
 from cloudrun.cli.lazy import Verb
 from cloudrun.cli.options import json_option, open_client
 from cloudrun.cli.shapes import time_shape
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from cloudrun.client import Client
 
 SHOWN, SHOWN_BARS = 30, 12
-NONE = {"project": "(no run's)", "job": "(no run's)", "run": "(no run's)", "type": "(unknown)"}
 CSV_TITLES = ("hours", "compute", "disk", "address", "other", "total", "estimated", "unknown", "billed")
 
 

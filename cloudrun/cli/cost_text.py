@@ -19,6 +19,9 @@ from cloudrun.config import DEFAULT_RATES, LEAST_RATE, MOST_RATE, Settings
 from cloudrun.errors import UsageError
 from cloudrun.ownpc import HOURS_PER_YEAR, OwnPc
 
+# What lines of a report without a key are called.
+NONE = {"project": "(no run's)", "job": "(no run's)", "run": "(no run's)", "type": "(unknown)"}
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _AMOUNT = re.compile(r"([0-9][0-9_.]*)\s*([A-Za-z]{3})?(?:/kWh)?")

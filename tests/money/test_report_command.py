@@ -8,11 +8,13 @@ import re
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from money_samples import START, Call, a_charge, a_machine
 
+from cloudrun.cli.cost_charts import HALF_LETTER, WIDTH, columns
 from cloudrun.models import Market
 from cloudrun.report import make_report, make_series
 from cloudrun.store import Store
@@ -175,16 +177,50 @@ def test_the_page_is_whole_and_needs_no_other_file(cli: Call, spent: Store, tmp_
         assert words in text
 
 
+def test_the_page_calls_things_as_the_table_does(cli: Call, spent: Store, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    assert cli("cost", "report", "--by", "project", "--html", str(path)).code == 0
+    text = path.read_text(encoding="utf-8")
+    assert "<td>(no run&#x27;s)</td>" in text
+    assert "<td>5.40<sup>&nbsp;+?</sup></td>" in text
+    assert cli("cost", "report", "--by", "machine", "--html", str(path)).code == 0
+    text = path.read_text(encoding="utf-8")
+    assert text.count("<sup>") == 4  # `who`, the total, and their month
+
+
+@pytest.mark.parametrize("count", [1, 7, 12, 62])
+def test_names_below_the_columns_stay_within_the_picture(count: int) -> None:
+    names = [f"Nov {number:02}" for number in range(count)]
+    picture = columns(names, {"x": [Decimal(1)] * count}, str)
+    places = [(float(x), name) for x, name in re.findall(r'x="([\d.]+)" y="250.0"[^>]*>(Nov \d\d)<', picture)]
+    assert places[-1][1] == names[-1]
+    assert places[-1][0] + HALF_LETTER * len(names[-1]) <= WIDTH
+    assert all(one < other - 2 * HALF_LETTER * 6 for (one, _), (other, _) in pairwise(places))
+
+
+def test_what_is_left_out_counts_open_lines_too(store: Store) -> None:
+    """Their machines are shown with their cost so far, or are among those that are not shown."""
+    store.add_charges([a_charge(machine=f"m{i}", closed_at=START + (i + 1) * HOUR) for i in range(4)])
+    store.add_charges([a_charge(machine=name, closed_at=None) for name in ("m0", "open")])
+    for since in (None, date(2026, 3, 4)):
+        found = make_report(store, by="machine", now=START + 9 * HOUR, limit=2, since=since)
+        assert [(row.key, row.total_usd) for row in found.rows] == [
+            ("m0", Decimal("3.60")),
+            ("open", Decimal("3.24")),
+        ]
+        assert found.more == 3
+
+
 def test_an_empty_page_and_an_empty_table(cli: Call, tmp_path: Path) -> None:
     assert "nothing was spent yet" in cli("cost", "report").err
     assert cli("cost", "report", "--html", str(tmp_path / "r.html")).code == 0
     assert cli("cost", "report", "--json").json["rows"] == []
 
 
-@pytest.mark.parametrize("columns", [80, 120])
-def test_it_fits_the_screen(cli: Call, spent: Store, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
-    monkeypatch.setenv("COLUMNS", str(columns))
-    assert max(map(len, cli("cost", "report", "--by", "machine").out.splitlines())) <= columns
+@pytest.mark.parametrize("wide", [80, 120])
+def test_it_fits_the_screen(cli: Call, spent: Store, monkeypatch: pytest.MonkeyPatch, wide: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(wide))
+    assert max(map(len, cli("cost", "report", "--by", "machine").out.splitlines())) <= wide
 
 
 @pytest.mark.parametrize(
