@@ -22,7 +22,7 @@ from cloudrun.cli.options import (
     yes_option,
 )
 from cloudrun.cli.plan_view import field, offer_text, price_text
-from cloudrun.cli.shapes import Shape
+from cloudrun.cli.shapes import Shape, money_shape, time_shape
 from cloudrun.cli.table import Column
 from cloudrun.cli.text import UNKNOWN, money, plain_money, plural, short_age
 from cloudrun.cli.watch import Watcher
@@ -154,9 +154,9 @@ def image_shape(image: OwnImage) -> Shape:
         "state": image.state.value,
         "stack": image.stack,
         "stack_hash": image.stack_hash,
-        "created_at": image.created_at,
+        "created_at": time_shape(image.created_at),
         "size_gb": image.size_gb,
-        "price_per_month_usd": image.price_per_month_usd,
+        "price_per_month_usd": money_shape(image.price_per_month_usd),
     }
 
 
@@ -185,9 +185,9 @@ def _plan_shape(plan: Bake) -> Shape:
         "region": offer.region,
         "type": offer.type,
         "market": offer.market.value,
-        "price_per_hour_usd": offer.price_per_hour_usd,
-        "worst_case_usd": plan.worst_case_usd,
-        "price_per_gb_month_usd": plan.price_per_gb_month_usd,
+        "price_per_hour_usd": money_shape(offer.price_per_hour_usd),
+        "worst_case_usd": money_shape(plan.worst_case_usd),
+        "price_per_gb_month_usd": money_shape(plan.price_per_gb_month_usd),
     }
 
 

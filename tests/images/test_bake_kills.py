@@ -1,4 +1,4 @@
-"""kill -9 of a bake at each of its boundaries: nothing stays rented, and no image is left that nobody wants."""
+"""kill -9 of a bake at each of its boundaries: nothing stays rented, and no image is left unwanted."""
 
 from __future__ import annotations
 
