@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from cloudrun.errors import CloudrunError, JobError, Refused, TransferFailed
-from cloudrun.hashing import WHOLE_BYTES, HashCache, clone, copy_hashed, open_steady
+from cloudrun.hashing import WHOLE_BYTES, HashCache, Meter, clone, copy_hashed, open_steady
 from cloudrun.ignore import IgnoreFile, builtin_rule, ignore_file_name, matching_rule
 from cloudrun.manifest import check_path, digest_files, escapes, load_manifest, save_manifest, sort_files
 from cloudrun.models import Bundle, BundleFile, Ignored
@@ -26,6 +26,7 @@ __all__ = [
     "snapshot",
 ]  # fmt: skip
 
+Progress = Callable[[int, int], None]  # bytes done, bytes in all
 _KINDS = {stat.S_IFSOCK: "socket", stat.S_IFIFO: "named pipe", stat.S_IFBLK: "device", stat.S_IFCHR: "device"}
 
 
@@ -36,18 +37,21 @@ def scan(
     outputs: str,
     cache_dir: Path | None = None,
     ignore_file: str = "",
+    progress: Progress | None = None,
 ) -> Bundle:
     """Read a job folder: what travels, with content hashes, and what is left behind by which rule.
 
     shared: modules to place below shared/, by name. cache_dir: where hashes are remembered
     between scans, None for nowhere. ignore_file: the name of the files whose rules count, "" for what
-    counts in a job's folder. Empty folders do not travel. Raises JobError for a file
-    that cannot be read or keeps changing, and for links that leave the folder.
+    counts in a job's folder. progress: bytes of the folder that are hashed, and all of them. Empty folders do
+    not travel. Raises JobError for a file that cannot be read or keeps changing, and for links that leave the
+    folder.
     """
     root = folder.resolve()
     cache = HashCache(_cache_path(cache_dir, root))
     tree = _Tree(os.fspath(root), outputs, cache, ignore_file or ignore_file_name(root))
     tree.walk(os.fspath(root), "", ())
+    tree.read(progress)
     sources = tree.add_shared(shared)
     cache.save()
     files = tuple(sort_files(tree.files))
@@ -71,9 +75,7 @@ def refuse_secrets(bundle: Bundle) -> None:
     raise Refused(f"the job's folder holds what looks like secrets: {shown}{more}", hint=hint)
 
 
-def snapshot(
-    bundle: Bundle, objects_dir: Path, *, progress: Callable[[int, int], None] | None = None
-) -> Bundle:
+def snapshot(bundle: Bundle, objects_dir: Path, *, progress: Progress | None = None) -> Bundle:
     """Keep the content of a bundle, by hash, in objects_dir; the bundle without its folder.
 
     Idempotent, and safe with other processes doing the same. Content that is there already
@@ -84,20 +86,14 @@ def snapshot(
     root = os.fspath(bundle.root)
     sources = {path: os.fspath(source) for path, source in bundle.sources}
     base = os.fspath(objects_dir)
-    done, total = 0, bundle.size_bytes
+    meter = Meter(bundle.size_bytes, progress)
     for file in bundle.files:
         if file.link:
             continue
-        done += file.size
-        if progress is not None:
-            progress(done, total)
         target = f"{base}/{file.sha256[:2]}/{file.sha256}"
-        try:
-            if os.stat(target).st_size == file.size:  # noqa: PTH116  # hot loop, no Path objects
-                continue
-        except FileNotFoundError:
-            pass
-        _keep(file, sources.get(file.path) or f"{root}/{file.path}", target)
+        if not _has_size(target, file.size):
+            _keep(file, sources.get(file.path) or f"{root}/{file.path}", target, meter)
+        meter.end_file(file.size)
     return replace(bundle, root=None, sources=())
 
 
@@ -147,6 +143,7 @@ class _Tree:
         self.files: list[BundleFile] = []
         self.ignored: list[Ignored] = []
         self.secrets: list[str] = []
+        self._unread: list[tuple[str, str, os.stat_result]] = []  # path, place, facts
 
     def walk(self, folder: str, prefix: str, rules: tuple[IgnoreFile, ...]) -> None:
         """Take in a folder; prefix is its place in the bundle, "" or "sub/folder/"."""
@@ -165,6 +162,20 @@ class _Tree:
             else:
                 self._take(path, f"{folder}/{entry.name}", entry.is_symlink())
 
+    def read(self, progress: Progress | None = None) -> None:
+        """Hash the files that the walks found."""
+        unread, self._unread = self._unread, []
+        meter = Meter(sum(facts.st_size for _, _, facts in unread), progress)
+        for path, place, facts in unread:
+            try:
+                size, sha256, secret = self._cache.facts(path, place, facts, meter.on_read)
+            except FileNotFoundError:  # gone since the folder was listed
+                continue
+            self.files.append(BundleFile(path, size, facts.st_mode & 0o777, sha256))
+            if secret:
+                self.secrets.append(path)
+            meter.end_file(facts.st_size)
+
     def add_shared(self, shared: Mapping[str, Path]) -> tuple[tuple[str, Path], ...]:
         """Place the shared modules; where each of their files is taken from."""
         mine = {file.path for file in self.files}
@@ -177,6 +188,7 @@ class _Tree:
                 self.walk(os.fspath(source), path + "/", ())
             else:
                 self._take(path, os.fspath(source.resolve()), False)
+        self.read()
         return tuple(
             (file.path, _source(shared, file.path)) for file in self.files[already:] if not file.link
         )
@@ -191,12 +203,9 @@ class _Tree:
             if kind:
                 self.ignored.append(Ignored(path, f"built-in: a {kind}, not a file"))
                 return
-            size, sha256, secret = self._cache.facts(path, place, facts)
         except FileNotFoundError:  # gone since the folder was listed
             return
-        self.files.append(BundleFile(path, size, facts.st_mode & 0o777, sha256))
-        if secret:
-            self.secrets.append(path)
+        self._unread.append((path, place, facts))
 
     def _take_link(self, path: str, place: str) -> None:
         target = os.readlink(place)  # noqa: PTH115  # keeps undecodable bytes as they are
@@ -239,7 +248,14 @@ def _cache_path(cache_dir: Path | None, root: Path) -> Path | None:
     return cache_dir / f"hashes-{hashlib.sha256(os.fsencode(root)).hexdigest()[:16]}.json"
 
 
-def _keep(file: BundleFile, source: str, target: str) -> None:
+def _has_size(path: str, size: int) -> bool:
+    try:
+        return os.stat(path).st_size == size  # noqa: PTH116  # hot loop, no Path objects
+    except FileNotFoundError:
+        return False
+
+
+def _keep(file: BundleFile, source: str, target: str, meter: Meter) -> None:
     """Copy one file into the store under its hash, whole or not at all."""
     partial = f"{target}.{os.getpid()}-{threading.get_ident()}"
     try:
@@ -247,7 +263,7 @@ def _keep(file: BundleFile, source: str, target: str) -> None:
     except OSError as error:
         raise _changed(file) from error
     try:
-        sha256 = _copy(reader, partial)
+        sha256 = _copy(reader, partial, meter)
         if sha256 != file.sha256:
             raise _changed(file)
         os.rename(partial, target)  # noqa: PTH104  # hot loop, no Path objects
@@ -260,7 +276,7 @@ def _keep(file: BundleFile, source: str, target: str) -> None:
             os.unlink(partial)  # noqa: PTH108
 
 
-def _copy(reader: int, partial: str) -> str:
+def _copy(reader: int, partial: str, meter: Meter) -> str:
     flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
     try:
         writer = os.open(partial, flags, 0o600)
@@ -271,7 +287,7 @@ def _copy(reader: int, partial: str) -> str:
         if os.fstat(reader).st_size > WHOLE_BYTES and clone(reader, writer):
             with open(writer, "rb", closefd=False) as cloned:
                 return hashlib.file_digest(cloned, "sha256").hexdigest()
-        return copy_hashed(reader, writer)
+        return copy_hashed(reader, writer, meter.on_read)
     finally:
         os.close(writer)
 

@@ -50,7 +50,7 @@ class DataVerbs(MachineVerbs):
             self.settings,
             name or _tied_name(folder),
             folder,
-            progress=lambda done, total: emit(Progress("keep", done, total)),
+            on_event=emit,
         )
         if to:
             self.push_data(made.label, to, on_event=on_event)
@@ -98,7 +98,7 @@ class DataVerbs(MachineVerbs):
             name,
             outputs_of(self.settings, found, path),
             source=f"{found.id}:{path.strip('/')}",
-            progress=lambda done, total: emit(Progress("keep", done, total)),
+            on_event=emit,
         )[0]
 
     def add_url(self, name: str, url: str, *, sha256: str, extract: bool = False) -> Dataset:

@@ -18,12 +18,14 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from cloudrun import bundle, keptdata
+from cloudrun import bundle, events, keptdata
 from cloudrun.config import Settings
 from cloudrun.errors import Ambiguous, NotFound, Refused
+from cloudrun.events import OnEvent, ignore
 from cloudrun.ignore import OWN_FILE
 from cloudrun.manifest import digest_files, load_manifest, save_manifest
 from cloudrun.models import Bundle
@@ -103,13 +105,18 @@ def is_version(word: str) -> bool:
     return bool(_VERSION.fullmatch(word))
 
 
-def scan_folder(settings: Settings, folder: Path) -> Bundle:
+def scan_folder(settings: Settings, folder: Path, *, progress: Progress | None = None) -> Bundle:
     """The files of a folder with their hashes; .cloudrunignore leaves out what it says, .gitignore does not
     count. Raises NotFound, and JobError for links that leave the folder or files that cannot be read."""
     if not folder.is_dir():
         raise NotFound(f"{folder} is not a folder", hint="name the folder that holds the files")
     found = bundle.scan(
-        folder, shared={}, outputs="", cache_dir=settings.home / "cache", ignore_file=OWN_FILE
+        folder,
+        shared={},
+        outputs="",
+        cache_dir=settings.home / "cache",
+        ignore_file=OWN_FILE,
+        progress=progress,
     )
     files = tuple(
         file if file.link else replace(file, mode=FILE_MODE) for file in found.files if file.path != TIE_FILE
@@ -118,7 +125,7 @@ def scan_folder(settings: Settings, folder: Path) -> Bundle:
 
 
 def add_folder(
-    settings: Settings, name: str, folder: Path, *, source: str = "", progress: Progress | None = None
+    settings: Settings, name: str, folder: Path, *, source: str = "", on_event: OnEvent = ignore
 ) -> tuple[Dataset, Bundle]:
     """A new version with what the folder holds (blocking). The newest one, where it holds the same already.
 
@@ -126,7 +133,8 @@ def add_folder(
     """
     check_name(name)
     with _using(settings):
-        tree = keep_tree(settings, scan_folder(settings, folder), progress=progress)
+        found = scan_folder(settings, folder, progress=partial(_tell, on_event, "read"))
+        tree = keep_tree(settings, found, progress=partial(_tell, on_event, "keep"))
         made = Dataset(
             name=name,
             version="",
@@ -137,6 +145,10 @@ def add_folder(
             source=source or str(folder.resolve()),
         )
         return _add_version(settings, made), tree
+
+
+def _tell(on_event: OnEvent, what: str, done: int, total: int) -> None:
+    on_event(events.Progress(what, done, total))
 
 
 def add_url(settings: Settings, name: str, url: str, *, sha256: str, extract: bool = False) -> Dataset:

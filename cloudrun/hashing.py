@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from cloudrun.errors import CloudrunError, JobError
@@ -24,6 +25,7 @@ _FICLONE = 0x40049409  # ioctl_ficlone(2): _IOW(0x94, 9, int)
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # never hangs on a fifo put in its place
 
 Facts = tuple[int, str, bool]  # size, sha256, looks like a secret
+OnRead = Callable[[int], None]  # so many more bytes of a large file
 
 
 class HashCache:
@@ -36,7 +38,7 @@ class HashCache:
         self._newest_ns = time.time_ns() - RACY_NS
         self._misses = 0
 
-    def facts(self, name: str, path: str, stat: os.stat_result) -> Facts:
+    def facts(self, name: str, path: str, stat: os.stat_result, on_read: OnRead | None = None) -> Facts:
         """Size, hash and suspicion of one file, name being its place in the tree.
 
         Raises JobError for a file that keeps changing or cannot be read, FileNotFoundError.
@@ -52,7 +54,7 @@ class HashCache:
             self._fresh[name] = row
             return row[0], row[4], row[5]  # type: ignore[return-value]  # checked in _load
         self._misses += 1
-        stat, sha256, secret = _read_steady(name, path)
+        stat, sha256, secret = _read_steady(name, path, on_read)
         if stat.st_mtime_ns < self._newest_ns and stat.st_ctime_ns < self._newest_ns:
             key = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
             self._fresh[name] = [*key, sha256, secret]
@@ -71,7 +73,23 @@ class HashCache:
             partial.unlink(missing_ok=True)
 
 
-def copy_hashed(source: int, target: int) -> str:
+class Meter:
+    """Tells how much of several files was read: as each large one goes on, and after each one."""
+
+    def __init__(self, total: int, progress: Callable[[int, int], None] | None) -> None:
+        self._total, self._progress = total, progress or (lambda *_: None)
+        self._before = self._within = 0
+
+    def on_read(self, size: int) -> None:
+        self._within += size
+        self._progress(min(self._before + self._within, self._total), self._total)
+
+    def end_file(self, size: int) -> None:
+        self._before, self._within = self._before + size, 0
+        self._progress(min(self._before, self._total), self._total)
+
+
+def copy_hashed(source: int, target: int, on_read: OnRead | None = None) -> str:
     """Copy from one file descriptor to another to the end; the sha256 of what went over."""
     hasher = hashlib.sha256()
     while chunk := os.read(source, WHOLE_BYTES):
@@ -79,6 +97,8 @@ def copy_hashed(source: int, target: int) -> str:
         view = memoryview(chunk)
         while view:
             view = view[os.write(target, view) :]
+        if on_read is not None:
+            on_read(len(chunk))
     return hasher.hexdigest()
 
 
@@ -96,7 +116,7 @@ def open_steady(path: str) -> int:
     return os.open(path, _READ)
 
 
-def _read_steady(name: str, path: str) -> tuple[os.stat_result, str, bool]:
+def _read_steady(name: str, path: str, on_read: OnRead | None) -> tuple[os.stat_result, str, bool]:
     """Hash a file whose facts are the same before and after; a few tries."""
     for _ in range(_TRIES):
         try:
@@ -108,7 +128,7 @@ def _read_steady(name: str, path: str) -> tuple[os.stat_result, str, bool]:
             raise JobError(f"{name!r} cannot be read: {error.strerror}", hint=hint) from error
         try:
             before = os.fstat(file)
-            sha256, head = _digest(file, before.st_size)
+            sha256, head = _digest(file, before.st_size, on_read)
             after = os.fstat(file)
         except OSError as error:
             raise CloudrunError(
@@ -125,7 +145,7 @@ def _facts(stat: os.stat_result) -> tuple[int, int, int]:
     return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
-def _digest(file: int, size: int) -> tuple[str, bytes]:
+def _digest(file: int, size: int, on_read: OnRead | None) -> tuple[str, bytes]:
     if size <= WHOLE_BYTES:
         data = os.read(file, WHOLE_BYTES + 1)
         if len(data) == size:
@@ -136,6 +156,8 @@ def _digest(file: int, size: int) -> tuple[str, bytes]:
     while chunk := os.read(file, WHOLE_BYTES):
         head = head or chunk[:HEAD_BYTES]
         hasher.update(chunk)
+        if on_read is not None:
+            on_read(len(chunk))
     return hasher.hexdigest(), head
 
 

@@ -16,6 +16,7 @@ from data_home import HORSES, read_tree, write_tree
 from cloudrun import datasets, keptdata
 from cloudrun.config import Settings
 from cloudrun.errors import Ambiguous, JobError, NotFound, Refused, TransferFailed
+from cloudrun.events import Event, Progress
 
 
 def objects(settings: Settings) -> dict[str, Path]:
@@ -94,19 +95,36 @@ def test_ignore_files_links_and_special_files(settings: Settings, horses: Path) 
         datasets.add_folder(settings, "horses", horses / "nowhere")
 
 
+def test_reading_and_keeping_are_told_also_within_a_large_file(settings: Settings, horses: Path) -> None:
+    (horses / "large").write_bytes(bytes(range(256)) * 16_384)  # 4 MiB
+    told: dict[str, list[int]] = {}
+
+    def watch(event: Event) -> None:
+        assert isinstance(event, Progress)
+        assert event.total_bytes == (4 << 20) + sum(map(len, HORSES.values()))
+        told.setdefault(event.what, []).append(event.done_bytes)
+
+    datasets.add_folder(settings, "horses", horses, on_event=watch)
+    assert [*told] == ["read", "keep"]
+    for amounts in told.values():
+        assert amounts == sorted(amounts)
+        assert amounts[-1] == (4 << 20) + sum(map(len, HORSES.values()))
+        assert len({*amounts}) >= len({*HORSES.values()}) + 4
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path
 from cloudrun import bundle, datasets
 from cloudrun.config import Settings
 real, count = bundle.copy_hashed, 0
-def copy(source, target):
+def copy(source, target, *more):
     global count
     count += 1
     if count == 4:
         os.write(target, b"half")
         os.kill(os.getpid(), signal.SIGKILL)
-    return real(source, target)
+    return real(source, target, *more)
 bundle.copy_hashed = copy
 datasets.add_folder(Settings(home=Path(sys.argv[1])), "horses", Path(sys.argv[2]))
 """

@@ -127,9 +127,9 @@ def test_a_file_that_changes_once_is_read_again_and_one_that_never_rests_is_refu
     digest = hashing._digest
     times = 1
 
-    def busy(file: int, size: int) -> tuple[str, bytes]:
+    def busy(file: int, size: int, *more: object) -> tuple[str, bytes]:
         nonlocal times
-        found = digest(file, size)
+        found = digest(file, size, *more)
         if times > 0 and os.fstat(file).st_ino == (job / "train.py").stat().st_ino:
             times -= 1
             (job / "train.py").write_text("x" * (times + 20))
@@ -180,9 +180,9 @@ def test_unchanged_files_are_not_read_again_and_changed_ones_are(
     read: list[str] = []
     steady = hashing._read_steady
 
-    def counted(name: str, path: str) -> tuple[os.stat_result, str, bool]:
+    def counted(name: str, *more: object) -> tuple[os.stat_result, str, bool]:
         read.append(name)
-        return steady(name, path)
+        return steady(name, *more)
 
     monkeypatch.setattr(hashing, "_read_steady", counted)
     (job / ".env").write_text("A=1")
