@@ -13,13 +13,14 @@ from pathlib import Path
 
 import pytest
 from aws_account import Account, account_of, use_keys, use_nothing
+from sample_machine import A_MACHINE
 
 from cloudrun import catalog
 from cloudrun.catalog import wanted_types
 from cloudrun.catalog.loader import read_csv
 from cloudrun.config import Settings
 from cloudrun.errors import Credentials, ImageNotFound, NotFound, ProviderError
-from cloudrun.models import GpuNeed, Machine, MachineState, Market, Offer, Stack
+from cloudrun.models import GpuNeed, Market, Offer, Stack
 from cloudrun.providers.answers import OLDEST, kept, side_by_side
 from cloudrun.providers.aws.images import find_image, login_user
 from cloudrun.providers.aws.offers import REHEARSAL, find_offers
@@ -368,23 +369,10 @@ def test_what_is_no_plain_price_of_a_region_is_left_out(tmp_path: Path) -> None:
     assert (datetime.now(UTC).date() - asked).days <= TODAY_OR_JUST_BEFORE
 
 
-def machine(market: Market = Market.SPOT, zone: str = "us-east-1a") -> Machine:
-    return Machine(
-        id="i-1",
-        name="k80",
-        provider="aws",
-        region=EAST,
-        zone=zone,
-        type="p2.xlarge",
-        market=market,
-        state=MachineState.RUNNING,
-    )
-
-
 def test_what_spot_cost_begins_with_the_price_of_the_beginning(account: Account) -> None:
     until = datetime.now(UTC)
     since = until - timedelta(days=3)
-    prices = spot_prices(account.session(), machine(), since, until)
+    prices = spot_prices(account.session(), A_MACHINE, since, until)
     assert len(prices) > 3
     assert prices[0][0] <= since < prices[1][0]
     assert prices == sorted(prices)
@@ -396,7 +384,7 @@ def test_what_spot_cost_is_that_of_the_machines_zone(account: Account) -> None:
     account.double.set_spot_price("p2.8xlarge", "us-west-2a", "0.4321")
     account.double.set_spot_price("p2.8xlarge", "us-west-2b", "0.8888")
     now = datetime.now(UTC) + timedelta(seconds=1)
-    other = replace(machine(zone="us-west-2a"), region=WEST, type="p2.8xlarge")
+    other = replace(A_MACHINE, zone="us-west-2a", region=WEST, type="p2.8xlarge")
     prices = spot_prices(account.session(), other, now - timedelta(seconds=1), now)
     assert prices[-1][1] == Decimal("0.4321")
     assert Decimal("0.8888") not in {price for _, price in prices}
@@ -405,18 +393,18 @@ def test_what_spot_cost_is_that_of_the_machines_zone(account: Account) -> None:
 def test_what_cannot_be_told_is_empty(account: Account) -> None:
     until = datetime.now(UTC)
     since = until - timedelta(hours=1)
-    assert spot_prices(account.session(), machine(Market.ON_DEMAND), since, until) == []
-    assert spot_prices(account.session(), machine(zone=""), since, until) == []
+    assert spot_prices(account.session(), replace(A_MACHINE, market=Market.ON_DEMAND), since, until) == []
+    assert spot_prices(account.session(), replace(A_MACHINE, zone=""), since, until) == []
     assert account.calls() == {}
     account.double.fault("DescribeSpotPriceHistory", "UnauthorizedOperation")
-    assert spot_prices(account.session(), machine(), since, until) == []
+    assert spot_prices(account.session(), A_MACHINE, since, until) == []
 
 
 def test_a_broken_line_is_no_answer_about_spot(account: Account) -> None:
     account.double.fault("DescribeSpotPriceHistory", "InternalError", times=None)
     until = datetime.now(UTC)
     with pytest.raises(ProviderError, match="InternalError"):
-        spot_prices(account.session(), machine(), until - timedelta(hours=1), until)
+        spot_prices(account.session(), A_MACHINE, until - timedelta(hours=1), until)
 
 
 # --- answers that are kept ---

@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from machine_help import Client
+from sample_machine import A_MACHINE
 
 from cloudrun.config import AS_FOUND
 from cloudrun.events import Event, Note
-from cloudrun.models import Machine, MachineState, Market, Stack
+from cloudrun.models import Stack
 from cloudrun.provision import log_path, provision
 from cloudrun.sim.packages import PackageServer
 
@@ -41,18 +42,7 @@ STACK = Stack(
         "90-gpu-seen",
     ),
 )
-MACHINE = Machine(
-    id="i-1",
-    name="k80",
-    provider="aws",
-    region="us-east-1",
-    zone="us-east-1a",
-    type="p2.xlarge",
-    market=Market.SPOT,
-    state=MachineState.RUNNING,
-    token="t",
-    stack="small",
-)
+MACHINE = replace(A_MACHINE, token="t", stack="small")
 
 
 def make_ready(

@@ -8,6 +8,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from sample_machine import A_MACHINE
+
 from cloudrun.models import (
     Attempt,
     Charge,
@@ -89,14 +91,10 @@ FULL_ATTEMPT = Attempt(
     received_bytes=7,
 )
 
-FULL_MACHINE = Machine(
+FULL_MACHINE = replace(
+    A_MACHINE,
     id="i-0123",
     name="bench",
-    provider="aws",
-    region="us-east-1",
-    type="p2.xlarge",
-    market=Market.SPOT,
-    state=MachineState.RUNNING,
     token="cr-abcd2345-1",
     idle_minutes=45.0,
     disk_gb=100,
@@ -161,16 +159,7 @@ def make_attempt(run: str, number: int = 1) -> Attempt:
 
 
 def make_machine(name: str, **fields: Any) -> Machine:
-    bare = Machine(
-        id="",
-        name=name,
-        provider="aws",
-        region="us-east-1",
-        type="p2.xlarge",
-        market=Market.SPOT,
-        state=MachineState.PENDING,
-    )
-    return replace(bare, **fields)
+    return replace(A_MACHINE, **{"id": "", "name": name, "zone": "", "state": MachineState.PENDING, **fields})
 
 
 def make_charge(**fields: Any) -> Charge:
