@@ -41,9 +41,10 @@ card=$(python3 -c 'import urllib.request as u; print(u.urlopen("http://{address}
 [ -n "$card" ] || {{ echo "No devices were found" >&2; exit 6; }}
 case "$*" in
   *--query-gpu=name,driver_version,memory.total*) echo "$card" | sed 's/, /, {driver}, /' ;;
+  *--query-gpu=index*) echo "$card" | awk '{{ print NR - 1 }}' ;;
   *--query-gpu=*) echo "$card" | sed 's/, .*//' ;;
-  -ac* | --auto-boost*) echo "Setting is not supported for this GPU" >&2; exit 3 ;;
-  -pm*) ;;
+  *-ac* | *--auto-boost*) echo "Setting is not supported for this GPU" >&2; exit 3 ;;
+  *-pm*) ;;
   *) echo "NVIDIA-SMI {driver}   Driver Version: {driver}"; echo "$card" ;;
 esac
 """

@@ -51,7 +51,9 @@ fingerprints() {
         awk -F: '$1 == "pub" { main = 1 } $1 == "fpr" && main { print $10; main = 0 }'
 }
 
-trusted_files() { ls /etc/apt/trusted.gpg /etc/apt/trusted.gpg.d/*.gpg 2>/dev/null || true; }
+trusted_files() {
+    ls /etc/apt/trusted.gpg /etc/apt/trusted.gpg.d/*.gpg /etc/apt/trusted.gpg.d/*.asc 2>/dev/null || true
+}
 
 check() {
     for name in $REPOSITORIES; do
@@ -98,7 +100,14 @@ install_key() { # repository
 distrust_old_key() {
     for file in $(trusted_files); do
         fingerprints "$file" | grep -q "$old_key" || continue
-        as_root gpg --batch --yes --no-default-keyring --keyring "$file" --delete-keys "$old_key"
+        case $file in
+            *.asc) # gpg changes no text
+                as_root gpg --batch --yes --dearmor --output "${file%.asc}.gpg" "$file"
+                as_root rm -f "$file"
+                file=${file%.asc}.gpg
+                ;;
+        esac
+        as_root gpg --batch --yes --no-autostart --no-default-keyring --keyring "$file" --delete-keys "$old_key"
         as_root rm -f "$file~"
     done
 }

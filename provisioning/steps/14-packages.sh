@@ -7,6 +7,7 @@ set -eu
 
 PREFERENCES=/etc/apt/preferences.d/cloudrun
 REBOOT_CODE=194
+LOCK_TIMEOUT_S=600
 
 fail() { echo "$*" >&2; exit 1; }
 
@@ -15,7 +16,7 @@ as_root() {
 }
 
 apt_get() {
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=600 \
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout="$LOCK_TIMEOUT_S" \
         -o Dpkg::Options::=--force-confold -o Acquire::Retries=3 "$@"
 }
 
@@ -66,12 +67,23 @@ needs_reboot() {
     return 1
 }
 
+# What a kill left in the middle is set up. After a cut connection the apt of before may still be at work.
+settle() {
+    waited=0
+    until said=$(as_root env DEBIAN_FRONTEND=noninteractive dpkg --configure -a --force-confold 2>&1); do
+        case $said in *lock*) ;; *) fail "dpkg --configure -a: $said" ;; esac
+        [ "$waited" -lt "$LOCK_TIMEOUT_S" ] || fail "dpkg has been at work for $LOCK_TIMEOUT_S s"
+        sleep 1
+        waited=$((waited + 1))
+    done
+}
+
 apply() {
     as_root mkdir -p "$(dirname "$PREFERENCES")"
     preferences | as_root tee "$PREFERENCES.new" >/dev/null
     as_root mv "$PREFERENCES.new" "$PREFERENCES"
     if ! installed; then
-        as_root env DEBIAN_FRONTEND=noninteractive dpkg --configure -a --force-confold # of a kill in the middle
+        settle
         apt_get update
         # shellcheck disable=SC2046,SC2086 # one word a package
         apt_get install --allow-downgrades --allow-change-held-packages --no-install-recommends $PACKAGES $(headers)

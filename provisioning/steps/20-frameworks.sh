@@ -38,7 +38,28 @@ for pin in sys.argv[2].split():
 PYTHON
 }
 
-check() { has_pip && lacking=$(missing) && [ -z "$lacking" ]; }
+# Where pip was killed: a pinned package that has its description, but not the list of its files, which comes last.
+halves() {
+    python3 - "$FRAMEWORKS" <<'PYTHON'
+import os, re, site, sys, sysconfig
+place = site.getusersitepackages() if sys.prefix == sys.base_prefix else sysconfig.get_path("purelib")
+plain = lambda name: re.sub("[-_.]+", "_", name).lower()
+pinned = {plain(pin.partition("==")[0]) for pin in sys.argv[1].split()}
+for entry in os.listdir(place) if os.path.isdir(place) else ():
+    folder = os.path.join(place, entry)
+    ours = entry.endswith(".dist-info") and plain(entry.split("-")[0]) in pinned
+    if ours and not os.path.exists(os.path.join(folder, "RECORD")):
+        sys.stdout.write(folder + "\n")
+PYTHON
+}
+
+check() { has_pip && lacking=$(halves; missing) && [ -z "$lacking" ]; }
+
+forget_halves() { # pip takes them for whole
+    halves | while read -r folder; do
+        if [ -w "$folder" ]; then rm -rf "$folder"; else as_root rm -rf "$folder"; fi
+    done
+}
 
 install_pip() {
     has_pip && return
@@ -75,6 +96,7 @@ PYTHON
 # For the login user; in an environment of its own pip needs no place of the user's, but maybe root's rights.
 apply() {
     install_pip
+    forget_halves
     pins=$FRAMEWORKS # all of them, or pip would move one to suit another
     [ "${AS_FOUND:-}" != 1 ] || pins=$(missing)
     place=$(python3 -c 'import sys, sysconfig

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Persistence, auto-boost and application clocks of the GPUs, in the order that AWS's guide gives ("Optimize GPU
+# Persistence, auto-boost and application clocks of each GPU, in the order that AWS's guide gives ("Optimize GPU
 # settings"). Usage: PERSISTENCE=on AUTO_BOOST=off CLOCKS=2505,875 40-gpu-tuning.sh check|apply
 # Needs root. All of it is lost at a reboot, and the step sets it again. A GPU or driver that does not support
 # one of them says so, and goes without. Unset: left as it is. No GPU: nothing to tune.
@@ -23,14 +23,17 @@ check() {
 tune() { # what it is, then the words for nvidia-smi
     what=$1
     shift
-    said=$(as_root nvidia-smi "$@" 2>&1) && return
-    case $said in
-        *"ot supported"* | *"not available"*) echo "$what: not supported by this GPU or driver, left as it is" >&2 ;;
-        *) fail "$what: $said" ;;
-    esac
+    for gpu in $gpus; do
+        said=$(as_root nvidia-smi -i "$gpu" "$@" 2>&1) && continue
+        case $said in
+            *"ot supported"* | *"not available"*) echo "$what: not supported by GPU $gpu, left as it is" >&2 ;;
+            *) fail "$what of GPU $gpu: $said" ;;
+        esac
+    done
 }
 
 apply() {
+    gpus=$(nvidia-smi --query-gpu=index --format=csv,noheader 2>&1) || fail "nvidia-smi says: $gpus"
     case ${PERSISTENCE:-} in on) tune persistence -pm 1 ;; off) tune persistence -pm 0 ;; esac
     case ${AUTO_BOOST:-} in
         on) tune auto-boost --auto-boost-default=1 ;;

@@ -8,21 +8,11 @@ import pytest
 from machine_help import Client, Rehearsal
 from provisioning_help import NEWER, PINS, STACK, log_of, make_ready
 
-from cloudrun.assets import provisioning_dir
 from cloudrun.errors import StepFailed
 from cloudrun.sim.packages import PackageServer
 
 INSTALLED = "dpkg-query -W -f '${Package} ${Version} ${db:Status-Status}\\n' cuda-8-0 libcudnn5 nvidia-384"
 PINNED = [f"{name} {version} installed" for name, version in PINS]
-PACKAGES = " ".join(f"{name}={version}" for name, version in PINS)
-# In front of sudo: counts, and at the wanted call the whole step is killed, as when the machine loses power.
-KILLER = """\
-#!/bin/sh
-count=$(($(cat /tmp/count 2>/dev/null || echo 0) + 1))
-echo "$count" >/tmp/count
-[ "$count" -ne "$KILL_AT" ] || kill -9 0
-exec /usr/bin/sudo "$@"
-"""
 
 
 def test_pins_are_installed_and_stay(k80: Client, packages: PackageServer) -> None:
@@ -55,28 +45,6 @@ def test_a_newer_version_that_slipped_in_is_taken_back(k80: Client, packages: Pa
     assert k80.run(INSTALLED).splitlines() != PINNED
     make_ready(k80, packages, stack)
     assert k80.run(INSTALLED).splitlines() == PINNED
-
-
-def test_a_step_that_was_killed_is_completed_by_the_next_apply(k80: Client, packages: PackageServer) -> None:
-    make_ready(k80, packages, replace(STACK, steps=("12-nvidia-repository",), frameworks=()))
-    step = provisioning_dir() / "steps" / "14-packages.sh"
-    shell = k80.shell()
-    shell.run("mkdir -p bin && cat >bin/sudo && chmod +x bin/sudo", input=KILLER.encode())
-    shell.run("cat >step.sh", input=step.read_bytes())
-    apply = f"PACKAGES={PACKAGES!r} setsid -w sh step.sh"
-    killed = 0
-    while True:
-        k80.run("rm -f /tmp/count; sudo rm -f /etc/apt/preferences.d/cloudrun")
-        k80.run("sudo dpkg --purge --force-remove-reinstreq cuda-8-0 libcudnn5 nvidia-384", check=False)
-        broken = shell.run(f"KILL_AT={killed + 1} PATH=$HOME/bin:$PATH {apply} apply", check=False)
-        if broken:
-            break
-        killed += 1
-        assert shell.run(f"{apply} check", check=False).exit_code != 0
-        k80.run(f"{apply} apply")
-        k80.run(f"{apply} check")
-        assert k80.run(INSTALLED).splitlines() == PINNED
-    assert killed >= 6  # folder, file, its rename, dpkg, update, install, hold
 
 
 def test_a_package_that_was_half_installed_is_completed(k80: Client, packages: PackageServer) -> None:
