@@ -27,6 +27,7 @@ class Case(Protocol):
     def corrupt(self, key: str) -> None: ...
     def delete_calls(self) -> int: ...
     def fill(self, keys: list[str]) -> None: ...
+    def forbid_storing(self) -> None: ...
 
 
 class S3Case:
@@ -56,6 +57,9 @@ class S3Case:
         for key in keys:
             backend.put_object(self.name, f"deep/place/{key}", b"1")
 
+    def forbid_storing(self) -> None:
+        self.double.fault("PutObject", "AccessDenied", status=403, times=None)
+
 
 class BlobCase:
     batch = 256
@@ -74,3 +78,6 @@ class BlobCase:
     def fill(self, keys: list[str]) -> None:
         for key in keys:
             self.double.storage.put(CONTAINER, f"deep/place/{key}", b"1")
+
+    def forbid_storing(self) -> None:
+        self.double.storage.forbid("Put Block", "Put Block List")

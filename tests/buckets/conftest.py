@@ -59,6 +59,7 @@ def case(
     """An empty bucket of each kind."""
     if request.param == "s3":
         aws: AwsDouble = request.getfixturevalue("aws")
+        aws.clear_faults()
         use_aws(monkeypatch, tmp_path, aws.url)
         return S3Case(aws, settings)
     azure: AzureDouble = request.getfixturevalue("azure")

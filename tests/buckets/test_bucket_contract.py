@@ -135,6 +135,14 @@ def test_nobody_answers(case: Case, settings: Settings, monkeypatch: pytest.Monk
         list(unreachable.list())
 
 
+def test_rights_that_are_missing(case: Case, tmp_path: Path) -> None:
+    case.forbid_storing()
+    with pytest.raises(Credentials, match="store file") as caught:
+        put(case, tmp_path, "file", b"content")
+    assert "grant" in caught.value.hint
+    assert list(case.bucket.list()) == []
+
+
 def test_no_credentials(case: Case, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AZURE_STORAGE_CONNECTION_STRING"):
         monkeypatch.delenv(name, raising=False)

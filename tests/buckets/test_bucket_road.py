@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +16,13 @@ from click.testing import CliRunner
 
 from cloudrun.cli import app as cli
 from cloudrun.client import Client
-from cloudrun.config import Settings
-from cloudrun.errors import NotFound, Refused, TransferFailed
+from cloudrun.config import Settings, load_settings
+from cloudrun.errors import Credentials, NotFound, Refused, TransferFailed
+from cloudrun.events import Event, Progress
 from cloudrun.models import Run, RunState
 from cloudrun.providers import load_provider
 
+KILLED = Path(__file__).with_name("release_killed.py")
 SCRIPT = """
 import os, pathlib
 out = pathlib.Path(os.environ["CLOUDRUN_OUTPUT_DIR"])
@@ -92,6 +96,66 @@ def test_a_bucket_that_is_not_there_is_known_before_anything_is_spent(
         client.plan(job, type="local", outputs_to=case.absent)
     with pytest.raises(Refused, match="no place"):
         client.plan(job, type="local", outputs_to="ftp://somewhere")
+
+
+def test_outputs_are_stored_when_the_machine_is_gone(client: Client, job: Path, case: Case) -> None:
+    """A slow upload bills no machine."""
+    up: list[int] = []
+
+    def watch(event: Event) -> None:
+        if isinstance(event, Progress) and event.what == "store":
+            up.append(len(client.store.list_machines()))
+
+    client.submit(client.plan(job, type="local", outputs_to=case.address), on_event=watch)
+    assert up
+    assert set(up) == {0}
+
+
+def test_a_client_killed_while_it_stores_is_followed_by_one_that_goes_on(
+    client: Client, job: Path, case: Case
+) -> None:
+    argv = [sys.executable, str(KILLED), str(client.settings.home), str(job), case.address]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == -9, done.stderr
+    (run,) = client.runs()
+    assert not run.state.final
+    assert client.machines() == []
+    assert client.bucket_outputs(run.id) == []
+    run = client.attach(run.id)
+    assert (run.state, run.exit_code, run.message) == (RunState.SUCCEEDED, 0, "")
+    assert [file.path for file in client.bucket_outputs(run.id)] == ["metrics.jsonl", "sub/result.txt"]
+    assert client.store.list_charges(open_only=True) == []
+
+
+def test_the_setting_gives_every_run_a_bucket(
+    client: Client, job: Path, case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLOUDRUN_OUTPUTS", case.address)
+    planned = CliRunner().invoke(cli, ["submit", str(job), "--on", "local", "--dry-run", "--json"])
+    assert planned.exit_code == 0, planned
+    assert json.loads(planned.stdout)["outputs_to"] == case.address
+    assert Client(load_settings()).plan(job, type="local").outputs_to == case.address
+    other = case.address + "/other"
+    assert Client(load_settings()).plan(job, type="local", outputs_to=other).outputs_to == other
+
+
+def test_push_stores_what_came_later_and_says_how_much(client: Client, job: Path, case: Case) -> None:
+    run = walked(client, job, case)
+    (client.files(run.id).outputs / "notes.txt").write_text("later")
+    pushed = CliRunner().invoke(cli, ["outputs", "push", run.id])
+    assert (pushed.exit_code, pushed.stdout.strip()) == (0, f"{case.address}/{run.id}")
+    assert "5 B sent" in pushed.stderr
+    assert "notes.txt" in [file.path for file in client.bucket_outputs(run.id)]
+    assert "0 B sent" in CliRunner().invoke(cli, ["outputs", "push", run.id]).stderr
+
+
+def test_a_bucket_that_may_not_be_written_costs_no_outputs(client: Client, job: Path, case: Case) -> None:
+    case.forbid_storing()
+    run = client.submit(client.plan(job, type="local", outputs_to=case.address))
+    assert run.state is RunState.SUCCEEDED
+    assert f"cloudrun outputs push {run.id}" in run.message
+    pushed = CliRunner().invoke(cli, ["outputs", "push", run.id])
+    assert isinstance(pushed.exception, Credentials)
 
 
 def test_a_bucket_that_went_away_costs_no_outputs(client: Client, job: Path, case: Case) -> None:

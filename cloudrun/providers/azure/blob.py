@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from azure.core.exceptions import ClientAuthenticationError, ResourceNotFoundError
+from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
 from azure.storage.blob import BlobBlock, BlobServiceClient, ExponentialRetry, generate_blob_sas
 
 from cloudrun.config import Settings
@@ -165,7 +165,9 @@ class BlobBucket:
                     hint = f"make it with: az storage container create --name {self.name}"
                     raise NotFound(f"there is no container {self.name}", hint=hint) from error
                 raise NotFound(f"{self.url}: no such object ({what})", hint="it was deleted") from error
-            except ClientAuthenticationError as error:
+            except HttpResponseError as error:
+                if error.status_code not in (401, 403):
+                    raise
                 raise Credentials(
                     f"Azure, {what} in {self.url}: these credentials may not do that",
                     hint="check AZURE_STORAGE_KEY, or grant the role Storage Blob Data Contributor",

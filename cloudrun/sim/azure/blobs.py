@@ -65,6 +65,7 @@ class Storage:
             self._containers: dict[str, dict[str, Blob]] = {}
             self._blocks: dict[tuple[str, str], dict[str, bytes]] = {}
             self._calls: list[str] = []
+            self._forbidden: set[str] = set()
 
     def add_container(self, name: str) -> None:
         with self._lock:
@@ -79,6 +80,11 @@ class Storage:
         with self._lock:
             blob = self._containers[container][name]
             blob.content = how(blob.content)
+
+    def forbid(self, *names: str) -> None:
+        """Calls of these names (the REST reference's) are more than the caller may do, from now on."""
+        with self._lock:
+            self._forbidden.update(names)
 
     def calls(self) -> list[str]:
         """Names of the calls that came in, as the REST reference has them."""
@@ -111,6 +117,9 @@ class Storage:
     def _answer(self, call: Call) -> Answer:
         name, handler = self._handler(call)
         self._calls.append(name)
+        if name in self._forbidden:
+            message = "This request is not authorized to perform this operation using this permission."
+            raise ApiError("AuthorizationPermissionMismatch", message, 403)
         if call.container not in self._containers and name != "Create Container":
             raise ApiError("ContainerNotFound", "The specified container does not exist.", 404)
         told = call.headers.get("content-md5", "")
