@@ -11,12 +11,12 @@ from dataclasses import replace
 
 from cloudrun import machines, rent
 from cloudrun.context import Context, now
-from cloudrun.errors import CloudrunError, NotFound
+from cloudrun.errors import CloudrunError
 from cloudrun.events import Note
 from cloudrun.health import Finding, Severity, judge
 from cloudrun.health_look import NO_GUARD, Look, look
 from cloudrun.models import Guard, Machine, MachineState, Market, Stack
-from cloudrun.provision import reapply, steps_on
+from cloudrun.provision import reapply, stack_of, steps_on
 from cloudrun.provision_steps import GPU_SEEN, WITHOUT_ROOT, Step
 from cloudrun.remote.shell import Shell
 from cloudrun.stacks import load_stack, stack_hash
@@ -31,7 +31,7 @@ def examine(ctx: Context, machine: Machine, *, stack: str = "", mend: bool) -> l
     stack: name or file of the stack that the machine was made ready for, instead of the name it has.
     Raises NotFound for one that is not there.
     """
-    known = _stack_of(machine, stack)
+    known = load_stack(stack) if stack else stack_of(machine)
     machine = rent.refresh(ctx, machine)
     found = [_state(machine)]
     if machine.state is MachineState.HALTED and mend:
@@ -143,15 +143,6 @@ class _Patient:
             lock = {**seen.facts, **seen.checks.packages, "stack-hash": stack_hash(stack)}
             versions = tuple(sorted(lock.items()))
             self._machine = self._ctx.store.update_machine(self._machine.name, versions=versions)
-
-
-def _stack_of(machine: Machine, asked: str) -> Stack | None:
-    if asked:
-        return load_stack(asked)
-    try:
-        return load_stack(machine.stack) if machine.stack else None
-    except NotFound:
-        return None  # a file of its user's own
 
 
 def _frameworks(lock: Sequence[str]) -> list[str]:

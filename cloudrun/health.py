@@ -9,7 +9,7 @@ from enum import StrEnum
 from cloudrun.gpu_seen import why_no_gpu
 from cloudrun.health_look import Disk, Look
 from cloudrun.models import Machine, Market, Stack
-from cloudrun.provision_steps import FRAMEWORKS, GPU_SEEN, PACKAGES, Step
+from cloudrun.provision_steps import FRAMEWORKS, GPU_SEEN, PACKAGES, TUNING, Step
 from cloudrun.stacks import stack_hash
 
 FULL_PERCENT = 90  # as in provisioning/health.sh: from here on a disk is nearly full
@@ -18,7 +18,7 @@ CLOCK_SLACK_S = 5.0  # make and rsync compare times of files; what keeps time by
 CLOCK_WRONG_S = 60.0  # AWS refuses requests signed more than 5 min off; TLS and tokens suffer sooner
 MOST_OF_IT = 0.6  # a folder inside another is the one to name when it holds this share of it
 HOLD_SYSTEM, PYTHON = "05-hold-system", "16-python"
-MILD = (HOLD_SYSTEM, "40-gpu-tuning")  # without them all works: slower, or until the next upgrade
+MILD = (HOLD_SYSTEM, TUNING)  # without them all works: slower, or until the next upgrade
 STACK_HASH = "stack-hash"
 # Of the lock, what may change on a sound machine: another type after a stop, its disk.
 PASSING = ("cpu_count", "memory_bytes", "disk_free_bytes", "gpu_memory_mib", STACK_HASH)

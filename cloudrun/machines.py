@@ -32,7 +32,7 @@ from cloudrun.models import (
     Stage,
 )
 from cloudrun.providers.base import Attachable, Batch, ResizableDisk, Stoppable
-from cloudrun.provision import grow_disk, provision
+from cloudrun.provision import grow_disk, provision, tune_again
 from cloudrun.remote.shell import Shell
 
 GuardMaker = Callable[[Offer], Guard]
@@ -112,7 +112,9 @@ def start(ctx: Context, machine: Machine) -> Machine:
     machine, shell = rent.await_ready(ctx, machine)
     guard = Guard(issued_at=now(), deadline_at=machine.deadline_at, idle_minutes=machine.idle_minutes)
     with closing(shell):
-        return rent.set_guard(ctx, machine, shell, guard)
+        machine = rent.set_guard(ctx, machine, shell, guard)
+        tune_again(shell, machine, ctx.settings, on_event=ctx.on_event)
+    return machine
 
 
 def stop(ctx: Context, machine: Machine) -> Machine:

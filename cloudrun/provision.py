@@ -14,11 +14,12 @@ from pathlib import Path
 
 from cloudrun import assets
 from cloudrun.config import AS_FOUND, Settings
-from cloudrun.errors import ConnectFailed, ConnectionLost, StepFailed
+from cloudrun.errors import ConnectFailed, ConnectionLost, NotFound, StepFailed
 from cloudrun.events import Note, OnEvent, ignore
 from cloudrun.models import Machine, Market, Result, Stack
 from cloudrun.provision_steps import (
     FRAMEWORKS,
+    TUNING,
     Checks,
     Step,
     apply_script,
@@ -89,6 +90,27 @@ def reapply(
     work = _Provisioning(shell, machine, (), settings, on_event)
     for step in steps:
         work.apply(step, anew=step.name in anew)
+
+
+def tune_again(shell: Shell, machine: Machine, settings: Settings, *, on_event: OnEvent = ignore) -> None:
+    """What a reboot takes from a machine: persistence mode and clocks of its GPU. One command where its stack
+    has such a step, none elsewhere. Blocking, idempotent. What fails is told: no start is lost over it."""
+    stack = stack_of(machine)
+    steps = steps_on(machine, stack, settings) if stack and machine.provisioned else []
+    try:
+        tuning = [step for step in steps if step.name == TUNING]
+        reapply(shell, machine, tuning, settings)
+    except StepFailed as error:
+        on_event(Note(error.message))
+
+
+def stack_of(machine: Machine) -> Stack | None:
+    """The stack that a machine was made ready for; None for none, and for a file of its user's own."""
+    from cloudrun.stacks import load_stack
+
+    with contextlib.suppress(NotFound):
+        return load_stack(machine.stack) if machine.stack else None
+    return None
 
 
 def grow_disk(shell: Shell) -> None:

@@ -17,6 +17,7 @@ GPU_SEEN = "90-gpu-seen"
 WITHOUT_ROOT = (FRAMEWORKS, "30-theanorc")  # the login user's own; every other step takes root
 END = "END_OF_STEP"  # no step has a line of it
 PACKAGES = "14-packages"
+TUNING = "40-gpu-tuning"
 ASKED = ("torch", "tensorflow", "chainer", "theano")  # that 90-gpu-seen.sh knows to ask
 DRIVERS = ("nvidia-", "libnvidia-", "libcuda1-", "cuda-drivers")  # how packages of a driver begin
 SAID_CHARS = 300  # of what a check printed last
@@ -154,7 +155,7 @@ def _parameters(stack: Stack, settings: Settings) -> Mapping[str, Mapping[str, s
         },
         "30-theanorc": {"THEANORC": "\n".join(f"{key}={value}" for key, value in stack.theanorc)},
         "32-environment": {"ENVIRONMENT": "\n".join(f"{key}={value}" for key, value in stack.env)},
-        "40-gpu-tuning": {
+        TUNING: {
             "PERSISTENCE": tuning.get("persistence", ""),
             "AUTO_BOOST": tuning.get("auto-boost", ""),
             "CLOCKS": tuning.get("clocks", ""),

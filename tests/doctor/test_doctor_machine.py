@@ -134,3 +134,10 @@ def test_a_clock_that_is_off(client: Client, k80: Machine, off: str, severity: S
     assert "timedatectl set-ntp" in found.hint
     run(client, "sudo rm /usr/local/bin/date")
     assert wrong(client) == {}
+
+
+def test_a_machine_is_healthy_after_it_was_off(client: Client, k80: Machine) -> None:
+    """Persistence mode and clocks go with a reboot."""
+    client.stop("k80")
+    client.start("k80")
+    assert wrong(client) == {}
