@@ -130,6 +130,15 @@ def log_path(settings: Settings, machine: str) -> Path:
     return settings.home / "provisioning" / f"{machine}.log"
 
 
+def note_step(settings: Settings, machine: str, text: str) -> None:
+    """A line of that log. A machine that has one is not taken as it is found: steps are checked on it."""
+    path = log_path(settings, machine)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    with path.open("a", encoding="utf-8") as log:
+        log.write(f"{at} {text}\n")
+
+
 class _Provisioning:
     """The steps of one stack on one machine."""
 
@@ -216,11 +225,7 @@ class _Provisioning:
         )
 
     def _log(self, text: str, seconds: float) -> None:
-        path = log_path(self._settings, self._machine.name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        at = datetime.now(UTC).isoformat(timespec="seconds")
-        with path.open("a", encoding="utf-8") as log:
-            log.write(f"{at} {text} ({seconds:.1f} s)\n")
+        note_step(self._settings, self._machine.name, f"{text} ({seconds:.1f} s)")
 
 
 def _only_frameworks(machine: Machine, steps: Sequence[Step], settings: Settings) -> bool:

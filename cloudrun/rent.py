@@ -36,6 +36,7 @@ from cloudrun.events import Note
 from cloudrun.keys import host_key_lines
 from cloudrun.models import Guard, LaunchSpec, Machine, MachineState, Market
 from cloudrun.providers.base import Batch, Firewalled, SelfRelease, Stoppable
+from cloudrun.provision import note_step
 from cloudrun.remote.hostkey import rotate_host_key
 from cloudrun.remote.process import arm_guard
 from cloudrun.remote.shell import Shell
@@ -106,7 +107,7 @@ def _ask(
 ) -> list[Machine]:
     """Find the image, launch, and store the answer under the names; a refusal voids their rows."""
     try:
-        machines = _from_own_image(ctx, spec, launch) or _from_base_image(ctx, spec, launch)
+        machines = _from_own_image(ctx, spec, names, launch) or _from_base_image(ctx, spec, launch)
     except (ProviderError, Refused) as error:
         if not repeat or isinstance(error, (*REFUSALS, Refused)):
             for name in names:
@@ -116,7 +117,7 @@ def _ask(
 
 
 def _from_own_image(
-    ctx: Context, spec: LaunchSpec, launch: Callable[[LaunchSpec], list[Machine]]
+    ctx: Context, spec: LaunchSpec, names: Sequence[str], launch: Callable[[LaunchSpec], list[Machine]]
 ) -> list[Machine]:
     """Machines whose disk has the stack on it already; none where there is no such image (any more)."""
     image = images_own.find(ctx, spec)
@@ -124,7 +125,10 @@ def _from_own_image(
         return []
     ctx.on_event(Note(f"{spec.name} begins with an image of yours: {image.rpartition('/')[2]}"))
     try:
-        return _insist(ctx, lambda: launch(replace(spec, image=image)))
+        machines = _insist(ctx, lambda: launch(replace(spec, image=image)))
+        for name in names:
+            note_step(ctx.settings, name, f"begins with image {image}")
+        return machines
     except ImageNotFound as error:
         ctx.on_event(Note(f"the published image instead: {error.message}"))
         return []
