@@ -291,12 +291,12 @@ def _look(base: str, row: RunRow, only: Part | None) -> Going:
     """What of the run goes, measured."""
     folder = f"{base}/{row.id}"
     paths = _paths(base, row, only)
-    if paths == [""] and os.listdir(folder) in ([], [LOCK]):  # noqa: PTH208
-        paths = []  # the empty shell of a run that was cleaned before
     size = files = 0
     for path in paths:
         more, many = measure(f"{folder}/{path}".removesuffix("/"))
         size, files = size + more, files + many
+    if files <= 1 and paths == [""] and os.listdir(folder) in ([], [LOCK]):  # noqa: PTH208
+        return Going(row, (), 0, 0)  # the empty shell of a run that was cleaned before
     return Going(row, tuple(paths), size, files)
 
 

@@ -119,13 +119,13 @@ class CleanVerbs(MachineVerbs):
 
         return Trash(self.settings.home).measure()
 
-    def empty_trash(self) -> None:
-        """Delete what is in the trash for good (blocking). Interrupted, call it again."""
+    def empty_trash(self) -> tuple[int, int]:
+        """Delete what is in the trash for good (blocking); bytes and files. Interrupted, call it again."""
         from cloudrun.trash import Trash
 
         trash = Trash(self.settings.home)
         with trash.working():
-            trash.empty()
+            return trash.empty()
 
     def _active(self) -> set[str]:
         return {run.id for run in self.store.list_runs(active=True)}

@@ -24,12 +24,19 @@ class Hold:
 @contextmanager
 def holding(path: Path) -> Iterator[Hold]:
     """Hold the lock at `path` (made if absent) if it is free. Never waits."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        descriptor = _open(path)
+    except FileNotFoundError:  # seldom; a clean-up takes a hundred thousand locks
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = _open(path)
     try:
         yield Hold(_take(descriptor), descriptor)
     finally:
         os.close(descriptor)
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 def _take(descriptor: int) -> bool:

@@ -64,14 +64,14 @@ class Trash:
         sizes = [measure(os.fspath(folder)) for folder in (self.folder, self._doomed)]
         return sum(size for size, _ in sizes), sum(files for _, files in sizes)
 
-    def empty(self) -> None:
-        """Delete all of it for good (blocking). Interrupted, the next call deletes the rest: from the first
-        moment on nothing of it can be put back, so that no run comes back in part."""
+    def empty(self) -> tuple[int, int]:
+        """Delete all of it for good (blocking); the bytes and files. Interrupted, the next call deletes the
+        rest: from the first moment on nothing of it can be put back, so that no run comes back in part."""
         self._doomed.mkdir(exist_ok=True, parents=True)
         known = [int(path.name) for path in _children(self._doomed)]
         if self.folder.exists():
             self.folder.rename(self._doomed / str(max(known, default=0) + 1))
-        remove_tree(os.fspath(self._doomed))
+        return remove_tree(os.fspath(self._doomed))
 
 
 class Batch:
@@ -136,14 +136,16 @@ def measure(path: str) -> tuple[int, int]:
     return _measure(path)
 
 
-def remove_tree(folder: str) -> None:
-    """Delete a folder and all below it; links are deleted, never followed. A folder that its owner made
-    read-only is no obstacle."""
+def remove_tree(folder: str) -> tuple[int, int]:
+    """Delete a folder and all below it; the bytes and files. Links are deleted, never followed. A folder that
+    its owner made read-only is no obstacle."""
+    gone = [0, 0]
     try:
-        _remove(folder)
+        _remove(folder, gone)
     except PermissionError:
         _open_up(folder)
-        _remove(folder)
+        _remove(folder, gone)
+    return gone[0], gone[1]
 
 
 def _measure(folder: str) -> tuple[int, int]:
@@ -162,14 +164,17 @@ def _measure(folder: str) -> tuple[int, int]:
     return size, files
 
 
-def _remove(folder: str) -> None:
+def _remove(folder: str, gone: list[int]) -> None:
     with os.scandir(folder) as listing:
         entries = [*listing]
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):
-            _remove(entry.path)
+            _remove(entry.path, gone)
         else:
+            size = entry.stat(follow_symlinks=False).st_size
             os.unlink(entry.path)  # noqa: PTH108
+            gone[0] += size
+            gone[1] += 1
     os.rmdir(folder)  # noqa: PTH106
 
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 ALL = "all"  # machines that run; buckets that are known
 BACK = "back with: cloudrun clean --undo; the disk is free after: cloudrun clean --empty-trash"
+EMPTY = "the trash is empty"
 SECONDS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 BYTES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}  # powers of 1000, as sizes are shown
 
@@ -299,13 +300,11 @@ def _undo(client: Client) -> None:
 
 
 def _empty(client: Client, *, dry_run: bool, yes: bool) -> None:
-    count, files = client.trash_size()
-    if not files:
-        render.say("the trash is empty")
-    else:
-        render.say(f"the trash holds {plural(files, 'file')}, {size(count)}")
-    if dry_run or not files:
-        return
-    confirm("Delete them for good?", yes=yes)
-    client.empty_trash()
-    render.say(f"{size(count)} freed")
+    if dry_run or not yes:  # measuring takes as long as deleting
+        count, files = client.trash_size()
+        render.say(f"the trash holds {plural(files, 'file')}, {size(count)}" if files else EMPTY)
+        if dry_run or not files:
+            return
+        confirm("Delete them for good?", yes=yes)
+    count, files = client.empty_trash()
+    render.say(f"{plural(files, 'file')}, {size(count)} freed" if files else EMPTY)
