@@ -55,8 +55,8 @@ def disk_seconds(provider: str, opened_at: datetime, closed_at: datetime) -> int
 
 
 def exact_seconds(opened_at: datetime, closed_at: datetime) -> int:
-    """The seconds begun between two times, never fewer than 0."""
-    passed = closed_at - opened_at
+    """The seconds begun between two times of any zone, never fewer than 0."""
+    passed = closed_at.astimezone(UTC) - opened_at.astimezone(UTC)  # of one zone Python compares the clocks
     return max(0, passed.days * 86400 + passed.seconds + (passed.microseconds > 0))
 
 

@@ -115,10 +115,12 @@ def sent_home(
 def at_prices(charge: Charge, prices: Sequence[tuple[datetime, Decimal]]) -> list[Charge]:
     """A closed line as it was really billed: one line for each price, (from when, USD an hour) in order.
 
-    The first price counts from the beginning, whenever it was set; a price after the end not at all.
+    The last price from before the beginning counts from then on, or else the first one, whenever it was set;
+    a price after the end not at all.
     """
     closed_at = charge.closed_at or charge.opened_at
-    begins = [(charge.opened_at, prices[0][1]), *(item for item in prices[1:] if item[0] > charge.opened_at)]
+    first = [price for at, price in prices if at <= charge.opened_at][-1:] or [prices[0][1]]
+    begins = [(charge.opened_at, first[0]), *(item for item in prices[1:] if item[0] > charge.opened_at)]
     begins = [item for item in begins if item[0] < closed_at] or begins[:1]
     ends = [*(at for at, _ in begins[1:]), closed_at]
     return [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from money_samples import a_charge, a_machine
 
 from cloudrun import budget, charging
 from cloudrun.cli import run
@@ -21,20 +21,12 @@ from cloudrun.config import load_settings
 from cloudrun.config_file import write_budgets
 from cloudrun.errors import ConfigError, Refused
 from cloudrun.events import Event
-from cloudrun.models import Charge, Machine, MachineState, Market, Offer
+from cloudrun.models import Machine, MachineState, Market, Offer
 from cloudrun.plan import launch_worst_case_usd
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 ZONES = st.integers(-14, 14).map(lambda hours: timezone(timedelta(hours=hours)))
-
-
-@pytest.fixture
-def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
-    monkeypatch.setenv("CLOUDRUN_HOME", str(tmp_path / "home"))
-    made = Client(load_settings())
-    yield made
-    made.store.close()
 
 
 def rent(
@@ -49,17 +41,10 @@ def rent(
 ) -> Machine:
     """A machine at AWS for so much an hour, with its line in the ledger."""
     price = None if usd is None else Decimal(usd)
-    machine = Machine(
-        id=f"i-{name}", name=name, provider="aws", region="us-east-1", type="p2.xlarge",
-        market=Market.ON_DEMAND, state=MachineState.RUNNING, price_per_hour_usd=price, launched_at=at,
-        deadline_at=deadline_at, idle_minutes=idle_minutes,
-    )  # fmt: skip
+    machine = a_machine(name, price_per_hour_usd=price, launched_at=at, deadline_at=deadline_at,
+                        idle_minutes=idle_minutes)  # fmt: skip
     client.store.add_machine(machine)
-    line = Charge(
-        id=None, machine=name, run="", what="compute", provider="aws", region="us-east-1",
-        market=Market.ON_DEMAND, unit="hour", unit_price_usd=price, price_as_of=None, opened_at=at,
-        closed_at=closed_at,
-    )  # fmt: skip
+    line = a_charge(machine=name, unit_price_usd=price, price_as_of=None, opened_at=at, closed_at=closed_at)
     client.store.add_charge(line)
     return machine
 
@@ -185,10 +170,7 @@ def test_a_start_asks_the_budget_and_a_comeback_only_warns(client: Client) -> No
 
 
 def test_what_is_started_without_a_deadline_counts_to_the_end_of_the_month() -> None:
-    line = Charge(
-        id=None, machine="off", run="", what="compute", provider="aws", region="us-east-1",
-        market=Market.ON_DEMAND, unit="hour", unit_price_usd=Decimal(1), price_as_of=None, opened_at=NOW,
-    )  # fmt: skip
+    line = a_charge(unit_price_usd=Decimal(1), opened_at=NOW, closed_at=None)
     assert budget.cost_this_month([line], NOW + 2 * HOUR, now=NOW) == 2
     for deadline in (None, NOW - HOUR, NOW + 500 * HOUR):
         assert budget.cost_this_month([line], deadline, now=NOW) == 9 * 24 + 12
