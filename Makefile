@@ -41,6 +41,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/bench_latency.py
 	$(BIN)/python benchmarks/bench_status.py
 	$(BIN)/python benchmarks/bench_sync.py
+	$(BIN)/python benchmarks/bench_data.py
 	$(BIN)/python benchmarks/bench_aws_calls.py
 	$(BIN)/python benchmarks/bench_azure_calls.py
 	$(BIN)/python benchmarks/bench_rented.py

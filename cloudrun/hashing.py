@@ -92,7 +92,8 @@ class Meter:
 def copy_hashed(source: int, target: int, on_read: OnRead | None = None) -> str:
     """Copy from one file descriptor to another to the end; the sha256 of what went over."""
     hasher = hashlib.sha256()
-    while chunk := os.read(source, WHOLE_BYTES):
+    block = min(os.fstat(source).st_size + 1, WHOLE_BYTES)  # a small file needs no large buffer
+    while chunk := os.read(source, block):
         hasher.update(chunk)
         view = memoryview(chunk)
         while view:
@@ -147,7 +148,7 @@ def _facts(stat: os.stat_result) -> tuple[int, int, int]:
 
 def _digest(file: int, size: int, on_read: OnRead | None) -> tuple[str, bytes]:
     if size <= WHOLE_BYTES:
-        data = os.read(file, WHOLE_BYTES + 1)
+        data = os.read(file, size + 1)
         if len(data) == size:
             return hashlib.sha256(data).hexdigest(), data[:HEAD_BYTES]
         os.lseek(file, 0, os.SEEK_SET)

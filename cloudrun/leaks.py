@@ -30,9 +30,9 @@ _CONTENT = re.compile(
 
 
 # Every secret of _CONTENT holds one of these: looking for them first makes a scan of thousands of small
-# files several times faster.
-_MARKS = (b"private key", b"putty-user-key-file-", b"aws_secret_access_key", b"akia", b"asia",
-          b'"private_key"', b"ghp_", b"gho_", b"ghu_", b"ghs_", b"ghr_", b"hf_")  # fmt: skip
+# files several times faster. Short ones are found faster by a pattern that begins with a letter.
+_MARKS = (b"private key", b"putty-user-key-file-", b"aws_secret_access_key", b'"private_key"')
+_SHORT_MARKS = tuple(re.compile(mark).search for mark in (rb"a[ks]ia", rb"gh[pousr]_", rb"hf_"))
 
 
 def looks_secret(path: str, size: int, head: bytes) -> bool:
@@ -43,4 +43,5 @@ def looks_secret(path: str, size: int, head: bytes) -> bool:
     if size > SMALL_BYTES:
         return False
     lowered = head.lower()
-    return any(mark in lowered for mark in _MARKS) and _CONTENT.search(head) is not None
+    marked = any(mark in lowered for mark in _MARKS) or any(find(lowered) for find in _SHORT_MARKS)
+    return marked and _CONTENT.search(head) is not None
