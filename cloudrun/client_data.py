@@ -150,6 +150,16 @@ class DataVerbs(MachineVerbs):
         self._delete_stored({each.digest for each in chosen} - kept)
         return datasets.delete(self.settings, chosen, active=active)
 
+    def discard_data(
+        self, machine: str, chosen: Sequence[Dataset] = (), *, dry_run: bool = False
+    ) -> tuple[int, list[str]]:
+        """Take these versions off a machine, or all data that runs there were given (blocking): the bytes
+        freed, and digests that stay since a run there has not ended. At home and in buckets all stays."""
+        from cloudrun.remote import datalink
+
+        digests = [each.digest for each in chosen]
+        return datalink.discard(self.shell(machine), digests, remove=not dry_run)
+
     def _delete_stored(self, digests: set[str]) -> None:
         from cloudrun import datasets_bucket, keptdata
         from cloudrun.bucket import open_bucket

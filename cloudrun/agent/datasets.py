@@ -26,12 +26,13 @@ TRIES = 6  # of a download that is cut, each from where the last one ended
 RETRY_S = 1.0  # before the second try; it doubles
 TIMEOUT_S = 60.0  # of silence
 TELL_S = 0.5  # how often progress is told
+START_S = 3600.0  # so long after its data was laid out a run may still be about to start
 
 
 def main(argv):
     agent, verb = importlib.import_module(argv[0]), argv[1]
     os.umask(0o077)
-    return agent.serve(lambda: {"place": place, "fetch": fetch}[verb](agent, agent.read_request()))
+    return agent.serve(lambda: {"place": place, "fetch": fetch, "discard": discard}[verb](agent, agent.read_request()))
 
 
 # --- place: what a run sees --------------------------------------------------------------
@@ -257,6 +258,62 @@ def forbid_writing(folder):
     for place, _, names in os.walk(os.fsencode(folder)):
         for name in names:
             os.chmod(os.path.join(place, name), 0o444)
+
+
+# --- discard -----------------------------------------------------------------------------
+
+
+def discard(agent, request):
+    """Remove datasets that no run here uses; {"bytes": freed, "used": those that stay}. Without `remove` only say
+    so. No digests are all that were laid out. Content that another manifest names stays. Safe to repeat."""
+    lock = agent.lock_objects()
+    if lock is None:
+        raise agent.Failure("busy", "something is being sent to this machine")
+    root = agent.path_of("datasets")
+    laid_out = [name for name in (os.listdir(root) if os.path.isdir(root) else []) if len(name) == 64]
+    asked = request["digests"] or laid_out
+    used = in_use(agent) & set(asked)
+    going = [digest for digest in asked if digest not in used]
+    names = os.listdir(agent.path_of("bundles")) if os.path.isdir(agent.path_of("bundles")) else []
+    kept = [name for name in names if name[:64] not in going]
+    needed = set(sha for name in kept for _, _, _, sha, _ in agent.load_json(agent.path_of("bundles", name)) or [])
+    freed = sum(remove_data(agent, digest, needed, request["remove"]) for digest in going)
+    agent.reply({"bytes": freed, "used": sorted(used)})
+
+
+def in_use(agent):
+    """The digests that runs which have not ended find in their folder of data."""
+    found, root = set(), agent.path_of("runs")
+    for key in os.listdir(root) if os.path.isdir(root) else []:
+        view = os.path.join(root, key, "data")
+        if os.path.isdir(view) and not is_over(agent.load_state(key)["state"], view):
+            links = [os.path.join(view, name) for name in os.listdir(view)]
+            found |= set(os.path.basename(os.readlink(link)) for link in links if os.path.islink(link))
+    return found
+
+
+def is_over(state, view):
+    """Also where a run was never started after its data was laid out."""
+    return state == "ended" or state == "absent" and time.time() - os.lstat(view).st_mtime > START_S
+
+
+def remove_data(agent, digest, needed, remove):
+    """Bytes of content that goes with a dataset: its own objects, or what was fetched into its folder."""
+    record = agent.path_of("bundles", digest + ".json")
+    with held(agent, digest):
+        files = agent.load_json(record)
+        sizes = dict((agent.object_path(sha), size) for _, size, _, sha, link in files or [] if not link)
+        going = [path for path in sizes if os.path.basename(path) not in needed and os.path.exists(path)]
+        freed = sum(sizes[path] for path in going) if files else bytes_below(folder_of(agent, digest))
+        if remove:
+            agent.forget(record, *going)
+            agent.remove_tree(folder_of(agent, digest))
+        needed.update(map(os.path.basename, going))  # counted once, where two datasets share it
+    return freed
+
+
+def bytes_below(folder):
+    return sum(os.lstat(os.path.join(place, name)).st_size for place, _, names in os.walk(folder) for name in names)
 
 
 # --- shared ------------------------------------------------------------------------------

@@ -10,12 +10,21 @@ import click
 
 from cloudrun.cli import render
 from cloudrun.cli.lazy import Verb
-from cloudrun.cli.options import confirm, dry_run_option, json_option, open_client, yes_option
+from cloudrun.cli.options import (
+    complete_machine,
+    confirm,
+    dry_run_option,
+    json_option,
+    open_client,
+    yes_option,
+)
 from cloudrun.cli.shapes import Shape, output_shape, time_shape
 from cloudrun.cli.table import Column
 from cloudrun.cli.text import plural, size
+from cloudrun.errors import UsageError
 
 if TYPE_CHECKING:
+    from cloudrun.client import Client
     from cloudrun.datasets import Dataset
 
 RUNS_SHOWN = 3
@@ -84,25 +93,57 @@ def get(name: str, paths: Sequence[str], to: Path) -> None:
     render.say(f"{plural(len(tree.files), 'file')}, {size(tree.size_bytes)} in {to}")
 
 
-@click.command(cls=Verb, examples=("cloudrun data delete horses:v1", "cloudrun data delete horses -y"))
-@click.argument("name")
+@click.command(
+    cls=Verb,
+    examples=(
+        "cloudrun data delete horses:v1",
+        "cloudrun data delete horses -y",
+        "cloudrun data delete --on k80",
+    ),
+)
+@click.argument("name", required=False, default="")
+@click.option(
+    "--on",
+    default="",
+    metavar="MACHINE",
+    shell_complete=complete_machine,
+    help="Only the copy on this machine; without NAME all data that lies there.",
+)
 @dry_run_option
 @yes_option
-def delete(name: str, dry_run: bool, yes: bool) -> None:
+def delete(name: str, on: str, dry_run: bool, yes: bool) -> None:
     """Delete a dataset, or one version of it.
 
-    It goes from the buckets that it was put into, too. Copies on machines go with the machines. A version
-    that an unfinished run uses is not deleted.
+    It goes from the buckets that it was put into, too. Copies on machines go with the machines, or with --on.
+    A version that an unfinished run uses is not deleted.
     """
     client = open_client()
-    chosen, places = client.find_data(name), client.data_places()
-    render.table(COLUMNS, [_row(each, [], places.get(each.digest, ())) for each in chosen])
+    if not name and not on:
+        raise UsageError("name a dataset", hint="cloudrun data list")
+    chosen, places = client.find_data(name) if name else [], client.data_places()
+    if chosen:
+        render.table(COLUMNS, [_row(each, [], places.get(each.digest, ())) for each in chosen])
+    if on:
+        _delete_on(client, on, chosen, dry_run=dry_run, yes=yes)
+        return
     if dry_run:
         render.say("dry run: nothing was deleted")
         return
     confirm(f"Delete {plural(len(chosen), 'version')} for good?", yes=yes)
     freed = client.delete_data(chosen)
     render.say(f"{plural(len(chosen), 'version')} deleted, {size(freed)} freed")
+
+
+def _delete_on(client: Client, machine: str, chosen: Sequence[Dataset], *, dry_run: bool, yes: bool) -> None:
+    freed, used = client.discard_data(machine, chosen, dry_run=True)
+    if used:
+        render.say(f"{plural(len(used), 'version')} stays: a run on {machine} has not ended")
+    if dry_run or not freed:
+        render.say(f"{size(freed)} would be freed on {machine}; nothing was deleted")
+        return
+    confirm(f"Delete {size(freed)} of data on {machine}?", yes=yes)
+    freed, _ = client.discard_data(machine, chosen)
+    render.say(f"{size(freed)} freed on {machine}")
 
 
 def _row(each: Dataset, runs: Sequence[str], places: Sequence[str]) -> tuple[str, ...]:

@@ -37,6 +37,14 @@ def place(shell: Shell, key: str, mounts: Sequence[tuple[str, str]]) -> str:
         return str(link.read_json()["path"])
 
 
+def discard(shell: Shell, digests: Sequence[str], *, remove: bool) -> tuple[int, list[str]]:
+    """Take datasets off the machine, or without `remove` only say what that would free: bytes, and digests
+    that stay since a run there has not ended. No digests: all that runs were given. Idempotent."""
+    request = {"digests": list(digests), "remove": remove}
+    answer = agentlink.call(shell, "discard", request, part=PART)
+    return int(answer["bytes"]), [str(digest) for digest in answer["used"]]
+
+
 def fetch(
     shell: Shell,
     *,

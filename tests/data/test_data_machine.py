@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import shutil
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -12,13 +13,13 @@ from pathlib import Path
 
 import pytest
 from data_home import HORSES, read_tree, write_tree
-from localmachine import LocalShell
+from localmachine import LocalShell, make_bundle
 from slowserver import serving
 
 from cloudrun import datasets, datasets_remote
 from cloudrun.config import Settings
 from cloudrun.errors import ConnectionLost, TransferFailed
-from cloudrun.remote import agentlink, datalink
+from cloudrun.remote import agentlink, datalink, transfer
 
 Pack = Callable[[], bytes]
 
@@ -114,15 +115,75 @@ def test_damaged_content_is_forgotten_and_travels_again(
     assert see(machine, view, "horses") == HORSES
 
 
+def freed(machine: LocalShell, *digests: str, remove: bool = True) -> tuple[int, list[str]]:
+    return datalink.discard(machine, digests, remove=remove)
+
+
+def content(machine: LocalShell) -> set[bytes]:
+    return {path.read_bytes() for path in (machine.base / "objects").glob("*/*")}
+
+
+def test_data_is_taken_off_a_machine_but_not_what_others_need(
+    settings: Settings, horses: Path, tmp_path: Path, machine: LocalShell
+) -> None:
+    first, _ = datasets.add_folder(settings, "horses", horses)
+    other, _ = datasets.add_folder(
+        settings, "o", write_tree(tmp_path / "o", {"1": b"white horse", "2": b"2"})
+    )
+    for made in (first, other):
+        datasets_remote.push(settings, machine, made.digest)
+        datalink.place(machine, "run.1", [("d", made.digest)])
+    job = make_bundle({"code.py": b"brown horse"})
+    transfer.push_bundle(machine, *job)
+    shutil.rmtree(machine.run_dir("run.1"))
+    gone = sum(map(len, {*HORSES.values()})) - len(b"white horse") - len(b"brown horse")
+    assert freed(machine, first.digest, remove=False) == (gone, [])
+    assert freed(machine, first.digest) == (gone, [])
+    assert freed(machine, first.digest) == (0, [])
+    assert content(machine) == {b"white horse", b"brown horse", b"2"}
+    assert transfer.push_bundle(machine, *job).files_sent == 0
+    assert datasets_remote.push(settings, machine, first.digest).bytes_sent == gone
+    view = datalink.place(machine, "run.2", [("d", first.digest)])
+    assert see(machine, view, "d") == HORSES
+
+
+def test_what_a_run_uses_stays_and_without_names_the_rest_goes(
+    settings: Settings, horses: Path, tmp_path: Path, machine: LocalShell
+) -> None:
+    used, _ = datasets.add_folder(settings, "horses", horses)
+    other, _ = datasets.add_folder(settings, "o", write_tree(tmp_path / "o", {"own": b"of the other one"}))
+    for made in (used, other):
+        datasets_remote.push(settings, machine, made.digest)
+    datalink.place(machine, "old.1", [("d", other.digest), ("h", used.digest)])
+    os.utime(machine.run_dir("old.1") / "data", (0, 0))  # never started, long ago
+    view = datalink.place(machine, "run.1", [("d", used.digest)])  # about to start
+    with serving(b"fetched") as server:
+        fetch(machine, server.url, b"fetched", key="old.2")
+    os.utime(machine.run_dir("old.2") / "data", (0, 0))
+    assert freed(machine, used.digest) == (0, [used.digest])
+    assert freed(machine) == (len(b"of the other one") + len(b"fetched"), [used.digest])
+    assert see(machine, view, "d") == HORSES
+    assert content(machine) == {*HORSES.values()}
+    assert freed(machine, other.digest, used.digest) == (0, [used.digest])
+
+
 # --- from an address ---------------------------------------------------------------------
 
 
-def fetch(machine: LocalShell, url: str, content: bytes, *, extract: bool = False, sha256: str = "") -> Path:
+def fetch(
+    machine: LocalShell,
+    url: str,
+    content: bytes,
+    *,
+    extract: bool = False,
+    sha256: str = "",
+    key: str = "run.1",
+) -> Path:
     sha256 = sha256 or hashlib.sha256(content).hexdigest()
     digest = hashlib.sha256(f"{sha256}{extract}".encode()).hexdigest()
     name = datasets.file_name(url)
     datalink.fetch(machine, digest=digest, url=url, sha256=sha256, name=name, extract=extract)
-    return Path(datalink.place(machine, "run.1", [("got", digest)])) / "got"
+    return Path(datalink.place(machine, key, [("got", digest)])) / "got"
 
 
 def test_a_file_is_fetched_once_by_the_machine_itself(machine: LocalShell) -> None:
