@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import shutil
 import subprocess
+import time
+import zlib
 from dataclasses import replace
 
 import pytest
@@ -17,6 +20,7 @@ from cloudrun.health import Finding, Severity, judge
 from cloudrun.health_look import Disk, Look, look
 from cloudrun.models import Machine, MachineState, Market, Result, Stack
 from cloudrun.provision_steps import Checks, Step, read_checks
+from cloudrun.remote.agentlink import FRAME, MAGIC
 
 STACK = Stack(name="small", frameworks=(("torch", "2.0.1"),), packages=(("nvidia-384", "384.66-0ubuntu1"),))
 STEPS = [Step("14-packages", {}), Step("90-gpu-seen", {"SEEN_BY": "torch"})]
@@ -141,6 +145,15 @@ class OddShell:
 def test_an_answer_that_cannot_be_read_is_no_traceback(answer: bytes) -> None:
     with pytest.raises(RemoteError):
         look(OddShell(answer), [], [], [])  # type: ignore[arg-type]
+
+
+def test_a_clock_is_judged_by_the_first_and_the_last_word() -> None:
+    """The machine's first word is at most as much later than our question as its clock is ahead."""
+    frame = FRAME.pack(b"Z", len(empty := zlib.compress(b"{}"))) + empty
+    now = time.time()
+    answer = f"clock {now + 20}\nprobe {base64.b64encode(MAGIC + frame).decode()}\nclock {now - 20}\n"
+    least_s, most_s = look(OddShell(answer.encode()), [], [], []).ahead_s  # type: ignore[arg-type]
+    assert (least_s, most_s) == (pytest.approx(-20, abs=4), pytest.approx(20, abs=4))
 
 
 @pytest.mark.parametrize("columns", [80, 120])
