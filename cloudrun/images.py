@@ -32,5 +32,6 @@ class OwnImage:
     created_at: datetime | None = None
     size_gb: int = 0  # of the disk that it makes; what is stored and billed may be less
     price_per_month_usd: Decimal | None = None  # about, for what is stored of it; None = unknown
+    kind: str = ""  # where not every type boots every image: Azure's V1 and V2
     why: str = ""  # of a failed one, in the provider's words
     detail: tuple[tuple[str, str], ...] = ()  # the provider's private facts

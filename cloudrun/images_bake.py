@@ -33,7 +33,7 @@ IDLE_MINUTES = 60.0  # nobody works on it while its disk is kept
 CLEAN_TIMEOUT_S = 300.0
 IMAGE_TIMEOUT_S = 7200.0
 SAY_EVERY_S = 60.0
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{2,47}")  # images and machines of both clouds take such a name
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,46}[A-Za-z0-9]")  # that both clouds take
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,10 @@ def plan_bake(
     there = [each for each in provider.list_images() if each.region == offer.region]
     if any(each.name == chosen for each in there):
         raise Refused(f"an image {chosen} is there already, in {offer.region}", hint="give another --name")
-    same = [each for each in there if each.stack_hash == made_of and each.state is not ImageState.FAILED]
+    taken = provider.own_image(made_of, offer)
+    kinds = {"", *(each.kind for each in there if each.id == taken)}  # that the type boots
+    live = [each for each in there if each.state is not ImageState.FAILED]
+    same = [each for each in live if each.stack_hash == made_of and each.kind in kinds]
     if same and not again:
         raise Refused(
             f"{same[-1].name} in {offer.region} has this very stack on it, and launches take it",

@@ -71,11 +71,16 @@ def _idle(image: OwnImage, all_: Sequence[OwnImage]) -> str:
     if image.state is ImageState.PENDING:
         return ""
     for other in all_:
-        same = (other.region, other.stack_hash) == (image.region, image.stack_hash)
+        same = _for_what(other) == _for_what(image)
         ready = other.state is ImageState.AVAILABLE
         if same and ready and (other.created_at or OLDEST) > (image.created_at or OLDEST):
             return f"{other.name} is newer"
     return "" if _is_current(image) else "the stack is another by now"
+
+
+def _for_what(image: OwnImage) -> tuple[str, str, str]:
+    """Images that are equal in this serve the same launches."""
+    return image.region, image.stack_hash, image.kind
 
 
 def _is_current(image: OwnImage) -> bool:

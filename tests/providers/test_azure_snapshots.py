@@ -256,6 +256,7 @@ def test_a_size_gets_one_of_a_generation_that_it_boots(cloud: Cloud) -> None:
     old = bake(cloud, "old", offer=NC6)
     assert shown(cloud, old)["properties"]["hyperVGeneration"] == "V1"
     new = bake(cloud, "new")
+    assert (old.kind, new.kind) == ("V1", "V2")
     assert cloud.provider().own_image(HASH, NC6) == old.id
     assert cloud.provider().own_image(HASH, ON_DEMAND) == new.id
     cloud.launch_running("k80", offer=NC6, image=old.id)

@@ -36,7 +36,7 @@ from cloudrun.providers.rented import image_told_by
 
 GROUP = OWN_GROUP + "images-"  # and the region
 ANSWER, AGE = "own-images", timedelta(minutes=5)  # what own_image keeps of a list
-SOURCE, GENERATION = "source", "generation"  # facts: the machine that it is made of, V1 or V2
+SOURCE = "source"  # fact: the machine that it is made of
 STATES = {"Succeeded": ImageState.AVAILABLE, "Failed": ImageState.FAILED, "Canceled": ImageState.FAILED}
 TAGS = tuple(t.image_tags("", "", "", owner="", stored_gb=0))  # keys
 MARKS = tuple(key for key in TAGS if key not in (t.OURS, t.OWNER, t.STACK))  # that no other machine has
@@ -112,7 +112,7 @@ def own_image(session: Session, stack_hash: str, offer: Offer) -> str:
     def ask() -> list[dict[str, str]]:
         ready = [each for each in list_images(session) if each.state is ImageState.AVAILABLE]
         return [
-            {"id": each.id, "region": each.region, "hash": each.stack_hash, **dict(each.detail)}
+            {"id": each.id, "region": each.region, "hash": each.stack_hash, "kind": each.kind}
             for each in ready
         ]
 
@@ -121,7 +121,7 @@ def own_image(session: Session, stack_hash: str, offer: Offer) -> str:
     if not wanted:
         return ""
     boots = generations(session, offer.type, offer.region)
-    return next((str(each["id"]) for each in reversed(wanted) if each[GENERATION] in boots), "")
+    return next((str(each["id"]) for each in reversed(wanted) if each["kind"] in boots), "")
 
 
 def least_disk_gb(session: Session, image: str, region: str) -> int:
@@ -212,7 +212,8 @@ def _image_of(body: Body) -> OwnImage:
         state=ImageState.FAILED if gone else state,
         created_at=t.time_of(tags.get(ASKED, "")),
         why=why,
-        detail=((GENERATION, str(properties.get("hyperVGeneration", "V1"))), (SOURCE, source)),
+        kind=str(properties.get("hyperVGeneration", "V1")),
+        detail=((SOURCE, source),),
         **image_told_by(tags, _size_gb(properties), list_price(SNAPSHOT_ROW)),
     )
 
