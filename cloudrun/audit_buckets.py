@@ -39,8 +39,8 @@ def _unknown(settings: Settings, address: str, known: set[str]) -> Iterator[Item
     bucket = open_bucket(address, settings)
     for run in [each for each in bucket.folders() if is_run_id(each) and each not in known]:
         objects = list(bucket.list(f"{run}/"))
-        if f"{run}/{bucket_outputs.MANIFEST}" not in {each.key for each in objects}:
-            continue
+        if not any(each.key.startswith(f"{run}/{bucket_outputs.OWN}/") for each in objects):
+            continue  # nothing of ours
         yield Item(
             provider=cleaning_buckets.provider_of(address),
             region="",

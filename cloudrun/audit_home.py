@@ -1,15 +1,18 @@
 """What lies on this computer and belongs to nothing: outputs whose run the store does not know, datasets
-that no run was given. It costs no money, so none of it is priced."""
+that no run was given. It costs no money here; datasets may lie in buckets, too, where they do."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 
-from cloudrun import datasets
+from cloudrun import cleaning_buckets, datasets, keptdata
 from cloudrun.audit_item import HOME, Cure, Item
 from cloudrun.cleaning import has_outputs
 from cloudrun.config import Settings
+from cloudrun.datasets import Dataset
 from cloudrun.runfiles import RunFiles
 from cloudrun.store_clean import RunIndex
 
@@ -49,17 +52,26 @@ def _orphan(files: RunFiles) -> Item:
 
 def _unused(settings: Settings) -> list[Item]:
     """It is no mistake to have data that is not needed yet: shown, and not called wrong."""
-    used = datasets.used_by(settings)
+    used, places = datasets.used_by(settings), keptdata.places_of(settings)
     return [
-        Item(
-            provider=HOME,
-            region="",
-            kind="dataset",
-            name=each.label,
-            id=each.digest,
-            state="unused",
-            since=each.added_at,
-        )
+        _unused_one(each, places.get(each.digest, []))
         for each in datasets.list_datasets(settings)
         if each.digest not in used
     ]
+
+
+def _unused_one(each: Dataset, places: Sequence[str]) -> Item:
+    prices = [cleaning_buckets.price_per_month_usd(place, each.size_bytes) for place in places]
+    known = [price for price in prices if price is not None]
+    return Item(
+        provider=HOME,
+        region="",
+        kind="dataset",
+        name=each.label,
+        id=each.digest,
+        state="unused",
+        since=each.added_at,
+        price_per_month_usd=sum(known, Decimal(0)) if len(known) == len(prices) else None,
+        used_by=", ".join(places),
+        remark="in a bucket, too" if places else "",
+    )

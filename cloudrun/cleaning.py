@@ -171,6 +171,24 @@ def choose(settings: Settings, rows: Iterable[RunRow], choice: Choice, *, now: d
     )
 
 
+def cleanup_elsewhere(
+    settings: Settings, choice: Choice, chosen: Chosen, going: Iterable[Going], remarks: Iterable[str]
+) -> Cleanup:
+    """What would go from machines or buckets, where an unfinished run's checkpoint stays in any case."""
+    runs = tuple(sorted(going, key=lambda each: -each.size_bytes))
+    last = {each.run.id for each in runs if not has_outputs(settings, each.run.id)}
+    return Cleanup(
+        choice,
+        runs,
+        active=chosen.active,
+        pinned=chosen.pinned,
+        ranked=chosen.ranked,
+        resumable=sum(map(can_resume, chosen.ended)),
+        only_copies=0 if choice.only is Part.CODE else len(last),
+        remarks=tuple(remarks),
+    )
+
+
 def clean(settings: Settings, cleanup: Cleanup, *, now: datetime, on_bytes: OnBytes) -> Cleaned:
     """Move it into the trash (blocking; renames only). What changed since it was planned stays. Killed,
     it has moved some of it and lost none; plan and clean again for the rest. Raises Refused while

@@ -29,7 +29,7 @@ from cloudrun.cleaning import (
     Part,
     can_resume,
     choose,
-    has_outputs,
+    cleanup_elsewhere,
     is_large,
     is_pinned,
 )
@@ -110,16 +110,8 @@ def plan_cleanup(
 
     found = _each(opened, _address, look, strict=bool(address), on_event=on_event)
     going = [each for of_one in found for each in of_one if is_large(each, choice)]
-    return Cleanup(
-        choice,
-        tuple(sorted(going, key=lambda each: -each.size_bytes)),
-        active=chosen.active,
-        pinned=chosen.pinned,
-        ranked=chosen.ranked,
-        resumable=sum(map(can_resume, chosen.ended)),
-        only_copies=sum(not has_outputs(settings, run) for run in {each.run.id for each in going}),
-        remarks=tuple(sorted({_remark(each.bucket) for each in going} - {""})),
-    )
+    remarks = sorted({_remark(each.bucket) for each in going} - {""})
+    return cleanup_elsewhere(settings, choice, chosen, going, remarks)
 
 
 def clean(settings: Settings, cleanup: Cleanup, *, on_event: OnEvent) -> Cleaned:

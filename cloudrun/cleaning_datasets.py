@@ -2,7 +2,8 @@
 needs.
 
 Which runs were given a version, their records at home tell. So a version whose runs were all cleaned away
-counts as unused. An address that machines fetch from takes no room here; it goes as the others do.
+counts as unused. An address that machines fetch from takes no room here; it goes as the others do. What a
+bucket holds, too, stays: its objects there would belong to nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from cloudrun import datasets
+from cloudrun import datasets, keptdata
 from cloudrun.config import Settings
 from cloudrun.datasets import Dataset
 from cloudrun.trash import Trash
@@ -26,6 +27,7 @@ class DataCleanup:
     datasets: tuple[Dataset, ...]
     size_bytes: int
     used: int  # versions that stay since a run was given them
+    stored: int = 0  # and that stay since a bucket holds them
 
 
 def plan_cleanup(
@@ -38,17 +40,21 @@ def plan_cleanup(
 ) -> DataCleanup:
     """What a clean-up would take. Changes nothing. active: ids of the runs that have not ended."""
     known, used = datasets.list_datasets(settings), datasets.used_by(settings)
+    stored = keptdata.places_of(settings)
     chosen = [
         each
         for each in known
         if each.digest not in used
+        and each.digest not in stored
         and (older_than is None or each.added_at < now - older_than)
         and (not larger_than_bytes or each.size_bytes > larger_than_bytes)
     ]
     chosen.sort(key=lambda each: -each.size_bytes)
     there = settings.kept_datasets_dir.is_dir()
     size = datasets.freed_without(settings, chosen, active=active) if there else 0
-    return DataCleanup(tuple(chosen), size, used=sum(each.digest in used for each in known))
+    unused = [each for each in known if each.digest not in used]
+    held = sum(each.digest in stored for each in unused)
+    return DataCleanup(tuple(chosen), size, used=len(known) - len(unused), stored=held)
 
 
 def clean(
@@ -59,8 +65,8 @@ def clean(
     while another clean-up is at work."""
     trash = Trash(settings.home)
     with trash.working():
-        used = datasets.used_by(settings)
-        chosen = [each for each in cleanup.datasets if each.digest not in used]
+        needed = {*datasets.used_by(settings), *keptdata.places_of(settings)}
+        chosen = [each for each in cleanup.datasets if each.digest not in needed]
         batch = trash.begin(now)
 
         def take(path: Path) -> None:

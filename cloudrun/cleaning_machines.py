@@ -19,10 +19,9 @@ from cloudrun.cleaning import (
     Cleaned,
     Cleanup,
     Going,
-    Part,
     can_resume,
     choose,
-    has_outputs,
+    cleanup_elsewhere,
     is_large,
     is_pinned,
 )
@@ -59,18 +58,8 @@ def plan_cleanup(ctx: Context, choice: Choice, *, name: str = "", now: datetime)
         return [each for each in _by_run(machine, keys, found) if is_large(each, choice)]
 
     going = _on_each(ctx, there, look, strict=bool(name))
-    return Cleanup(
-        choice,
-        tuple(sorted(going, key=lambda each: -each.size_bytes)),
-        active=chosen.active,
-        pinned=chosen.pinned,
-        ranked=chosen.ranked,
-        resumable=sum(map(can_resume, chosen.ended)),
-        only_copies=sum(not has_outputs(ctx.settings, run) for run in {each.run.id for each in going})
-        if choice.only is not Part.CODE
-        else 0,
-        remarks=_remarks(there, {each.machine for each in going}),
-    )
+    remarks = disk_remarks(there, {each.machine for each in going})
+    return cleanup_elsewhere(ctx.settings, choice, chosen, going, remarks)
 
 
 def clean(ctx: Context, cleanup: Cleanup) -> Cleaned:
@@ -124,7 +113,7 @@ def _on_each(
     return going
 
 
-def _remarks(machines: Sequence[Machine], cleaned: set[str]) -> tuple[str, ...]:
+def disk_remarks(machines: Sequence[Machine], cleaned: set[str]) -> tuple[str, ...]:
     """Clouds bill a disk by its size: freeing a part of one saves nothing."""
     costs = [(each, disk_rule(each.provider)) for each in machines if each.name in cleaned and each.disk_gb]
     return tuple(

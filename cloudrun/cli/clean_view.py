@@ -70,7 +70,7 @@ def data_cleanup_shape(cleanup: DataCleanup, done: tuple[int, int] | None) -> Sh
             for each in cleanup.datasets
         ],
         "size_bytes": cleanup.size_bytes,
-        "kept": {"used": cleanup.used},
+        "kept": {"used": cleanup.used, "in_buckets": cleanup.stored},
         "cleaned": done and {"datasets": done[0], "size_bytes": done[1]},
     }
 
@@ -114,6 +114,9 @@ def show_data(cleanup: DataCleanup) -> None:
         render.say("there is nothing to clean")
     if cleanup.used:
         render.say(f"stays: {plural(cleanup.used, 'version')} that runs were given")
+    if cleanup.stored:
+        held = plural(cleanup.stored, "version")
+        render.say(f"stays: {held} that buckets hold, too; for good with: cloudrun data delete NAME:VERSION")
 
 
 def _run_shape(going: Going) -> Shape:

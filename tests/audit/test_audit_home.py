@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "clean"))  # for it
 
 from clean_home import Home
 
-from cloudrun import audit, datasets
+from cloudrun import audit, datasets, keptdata
 from cloudrun.audit_home import home_items
 from cloudrun.audit_item import HOME, Cure, Item
 from cloudrun.client import Client
@@ -92,6 +92,12 @@ def test_datasets_that_no_run_was_given(home: Home, tmp_path: Path) -> None:
         ("horses:v1", "unused", ""),
         ("zebras:v1", "unused", ""),
     ]
+    unused = datasets.find_dataset(home.settings, "zebras")
+    for place in ("s3://results/data", "az://results"):
+        keptdata.add_place(home.settings, unused.digest, place)
+    [_, found] = shown(home)
+    price = (Decimal("0.023") + Decimal("0.0208")) * unused.size_bytes / 2**30
+    assert (found.price_per_month_usd, found.used_by) == (price, "az://results, s3://results/data")
     home.add("aaaa")
     used = datasets.find_dataset(home.settings, "horses")
     order = {"order": {"data": [{"digest": used.digest}]}}

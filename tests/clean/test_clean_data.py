@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from clean_home import Home
 
-from cloudrun import cleaning_datasets, datasets
+from cloudrun import cleaning_datasets, datasets, keptdata
 from cloudrun.cleaning import Choice
 from cloudrun.cli import run as command
 from cloudrun.client import Client
@@ -75,6 +75,17 @@ def test_ages_and_sizes_narrow_it(client: Client) -> None:
     assert client.plan_data_cleanup(older_than=timedelta(days=1)).datasets == ()
     assert client.plan_data_cleanup(larger_than_bytes=200).datasets == ()
     assert len(client.plan_data_cleanup(larger_than_bytes=199).datasets) == 2
+
+
+def test_what_a_bucket_holds_stays(home: Home, client: Client) -> None:
+    found = client.plan_data_cleanup()
+    keptdata.add_place(
+        home.settings, datasets.find_dataset(home.settings, "zebras").digest, "s3://bucket/data"
+    )
+    again = client.plan_data_cleanup()
+    assert ({each.name for each in again.datasets}, again.used, again.stored) == ({"horses"}, 1, 1)
+    assert client.clean_data(found)[0] == 1  # planned before
+    assert names(home) == ["cows", "zebras"]
 
 
 def test_what_a_run_was_given_meanwhile_stays(home: Home, client: Client) -> None:
@@ -155,7 +166,7 @@ def test_the_command(
     assert command(("clean", "--datasets", "unused", "-y", "--json")) == 0
     shown = json.loads(capsys.readouterr().out)
     assert shown["cleaned"] == {"datasets": 2, "size_bytes": 200}
-    assert shown["kept"] == {"used": 1}
+    assert shown["kept"] == {"used": 1, "in_buckets": 0}
     assert command(("clean", "--undo")) == 0
     assert len(names(home)) == 3
     assert home.runs() == {"aaaa"}
