@@ -95,6 +95,7 @@ class Client(MoneyVerbs, BudgetVerbs, CleanVerbs, DataVerbs, OutputVerbs, StackV
         outputs_to: address of a bucket where outputs go too; without one, that of the settings.
         data: what the run is given, each NAME[:VERSION][:MOUNT] of a dataset or RUN:PATH of outputs.
         """
+        from cloudrun.images_own import prefer
         from cloudrun.plan import make_plan
 
         made = make_plan(
@@ -119,6 +120,8 @@ class Client(MoneyVerbs, BudgetVerbs, CleanVerbs, DataVerbs, OutputVerbs, StackV
             retry_until_up=retry_until_up,
             data=self.data_inputs(data),
         )
+        if not options.base_image:
+            made = replace(made, candidates=prefer(self.settings, made.stack, made.candidates))
         place = self._check_place(outputs_to or self.settings.outputs)
         return replace(made, warnings=(*made.warnings, *self._check_budget(made)), outputs_to=place)
 

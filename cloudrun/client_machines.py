@@ -177,9 +177,10 @@ class MachineVerbs:
         disk_gb: int = 0,
     ) -> tuple[Stack, tuple[Offer, ...]]:
         """Stages 2 and 3 of a launch: the stack and the offers that fit, cheapest first. Free."""
+        from cloudrun.images_own import prefer
         from cloudrun.plan import plan_launch
 
-        return plan_launch(
+        found, candidates = plan_launch(
             type=type,
             market=market,
             stack=stack,
@@ -189,6 +190,7 @@ class MachineVerbs:
             disk_gb=disk_gb,
             providers=self.provider,
         )
+        return found, prefer(self.settings, found, candidates)
 
     def check_launch(
         self,

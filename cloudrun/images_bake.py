@@ -23,6 +23,7 @@ from cloudrun.errors import ProviderError, Refused, StepFailed
 from cloudrun.events import Note
 from cloudrun.guard import make_guard
 from cloudrun.images import ImageState, OwnImage
+from cloudrun.images_own import remember
 from cloudrun.locks import holding
 from cloudrun.models import Guard, LaunchOptions, Machine, Market, Offer, OnPreempt, Stack
 from cloudrun.providers import tags as t
@@ -102,7 +103,9 @@ def bake(ctx: Context, plan: Bake) -> OwnImage:
                 disk_gb=plan.disk_gb,
                 options=_options(plan),
             )
-            return _keep_disk(ctx, plan, machine)
+            image = _keep_disk(ctx, plan, machine)
+            remember(ctx.settings, [image])
+            return image
         finally:
             _let_go(ctx, plan.machine)
 

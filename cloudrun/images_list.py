@@ -11,6 +11,7 @@ from cloudrun.context import Context
 from cloudrun.errors import CloudrunError, Credentials, ProviderError
 from cloudrun.events import Note
 from cloudrun.images import IMAGE_FACT, ImageState, OwnImage
+from cloudrun.images_own import remember
 from cloudrun.models import Machine
 from cloudrun.providers.base import SnapshotImages
 
@@ -45,6 +46,7 @@ def _of(ctx: Context, name: str) -> list[Listed]:
         if not isinstance(provider, SnapshotImages):
             return []
         images = provider.list_images()
+        remember(ctx.settings, images, providers=[name])
         machines = provider.list_machines() if images else []
     except Credentials:
         return []  # an account that is not there has no images

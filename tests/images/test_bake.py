@@ -6,7 +6,7 @@ from dataclasses import replace
 from decimal import Decimal
 
 import pytest
-from rented_help import AZURE_TYPE, TYPE, RentedCloud, wait_for
+from rented_help import AZURE_TYPE, DRILL, TYPE, RentedCloud, wait_for
 
 from cloudrun import doctor
 from cloudrun.client import Client
@@ -14,6 +14,7 @@ from cloudrun.errors import CloudrunError, Interrupted, ProviderError, Refused
 from cloudrun.events import Event, Note
 from cloudrun.images import ImageState, OwnImage
 from cloudrun.images_bake import MAX_HOURS
+from cloudrun.images_own import remember
 from cloudrun.models import LaunchOptions, Machine, Market
 from cloudrun.stacks import load_stack, stack_hash
 
@@ -113,6 +114,30 @@ def test_nothing_of_the_machine_is_on_the_image(client: Client, stack: str) -> N
     assert shell.run(SYSTEM + 'ls "$base/var/lib/cloud/scripts/per-boot"').text == "cloudrun.sh"
     assert shell.run(SHOW_KEY).text not in ("", seen["key"])
     assert doctor.is_guarded(client.context(), client.machine("next"))
+
+
+def test_of_equal_offers_the_one_with_an_image_is_taken(
+    client: Client, cloud: RentedCloud, stack: str
+) -> None:
+    def regions(market: Market) -> list[str]:
+        _, candidates = client.plan_launch(type=TYPE, market=market, stack=stack)
+        return [offer.region for offer in candidates]
+
+    before = regions(Market.SPOT), regions(Market.ON_DEMAND)
+    assert before[1][0] != "us-west-2"
+    remember(client.settings, [an_image(stack, "us-west-2"), an_image(stack, "ap-south-1")])
+    assert regions(Market.ON_DEMAND)[0] == "us-west-2"  # at the same price
+    assert regions(Market.SPOT) == before[0]  # the others are dearer
+    plan = client.plan(DRILL, type=TYPE, market=Market.ON_DEMAND, stack=stack)
+    assert plan.candidates[0].region == "us-west-2"
+    assert client.own_images() == []  # it has seen that there are none
+    assert regions(Market.ON_DEMAND) == before[1]
+    assert cloud.live() == []
+
+
+def an_image(stack: str, region: str) -> OwnImage:
+    made_of = stack_hash(load_stack(stack))
+    return OwnImage("aws", region, "ami-1", "small-1", ImageState.AVAILABLE, stack_hash=made_of)
 
 
 def test_the_same_is_baked_once(client: Client, stack: str) -> None:
