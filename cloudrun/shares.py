@@ -1,10 +1,11 @@
 """The cost of a charge laid over the days, in UTC, on which it arose, and over the runs that used its machine
 then. Pure functions.
 
-The share of a day is what the charge cost by the day's end, less what it cost by its beginning; that of a
-run what the charge rose by while the run used the machine, in equal parts where several did. So the shares
+The share of a day is what the charge cost by the day's end, less what it cost by its beginning: so the shares
 of a charge add up to its cost to the millionth, whatever its billing rule and however it is rounded, and a
-minimum falls on its beginning. What no run used is the run's that the machine was rented for, else nobody's.
+minimum falls on the first day. A day's share is split by time among the runs that used the machine on it, in
+equal parts where several did at once. What no run used is the run's that the machine was rented for, else
+nobody's.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
+from itertools import pairwise
 
 from cloudrun.ledger import SMALLEST_USD, billed_seconds_of, by_time, cost_usd
 from cloudrun.models import Charge
 
 MICROS = int(1 / SMALLEST_USD)  # of a dollar: in them the store adds up, exactly
+TICK = timedelta(microseconds=1)
 FRESH = timedelta(days=7)  # a price list of the same week is no old one
 
 
@@ -51,19 +54,12 @@ def shares_of(charge: Charge, *, now: datetime, uses: Sequence[Use] = ()) -> lis
     micros_before: int | None = 0
     seconds_before = 0
     for day, begin, until in _days(charge.opened_at, end):
-        of_day = used.get(day, ())
-        parts: dict[str, Share] = {}
-        for since, to in _between_changes(begin, until, of_day):
-            so_far = charge if to == charge.closed_at else replace(charge, closed_at=to)
-            micros, seconds = _micros(so_far), billed_seconds_of(so_far, to)
-            rose = None if micros is None or micros_before is None else micros - micros_before
-            users = sorted({use.run for use in of_day if _overlaps(use, since, to)}) or [charge.run]
-            for run, part, secs in _split(users, rose, seconds - seconds_before):
-                known = parts.get(run, Share(day, 0, 0, run))
-                total = None if part is None or known.micros is None else known.micros + part
-                parts[run] = Share(day, total, known.seconds + secs, run)
-            micros_before, seconds_before = micros, seconds
-        found += parts.values()
+        so_far = charge if until == charge.closed_at else replace(charge, closed_at=until)
+        micros, seconds = _micros(so_far), billed_seconds_of(so_far, until)
+        part = None if micros is None or micros_before is None else micros - micros_before
+        whole = Share(day, part, seconds - seconds_before, charge.run)
+        found += _by_run(whole, begin, until, used[day]) if day in used else [whole]
+        micros_before, seconds_before = micros, seconds
     return found
 
 
@@ -93,7 +89,7 @@ def _overlaps(use: Use, begin: datetime, end: datetime) -> bool:
 
 def _days(begin: datetime, end: datetime) -> Iterator[tuple[date, datetime, datetime]]:
     """Each day from begin on, with the moments between which it counts."""
-    day, since, last = begin.astimezone(UTC).date(), begin, end.astimezone(UTC)
+    day, since, last = begin.astimezone(UTC).date(), begin.astimezone(UTC), end.astimezone(UTC)
     while True:
         midnight = datetime.combine(day + timedelta(days=1), time(), UTC)
         if midnight >= last:
@@ -101,6 +97,25 @@ def _days(begin: datetime, end: datetime) -> Iterator[tuple[date, datetime, date
             return
         yield day, since, midnight
         day, since = day + timedelta(days=1), midnight
+
+
+def _by_run(whole: Share, begin: datetime, until: datetime, uses: Sequence[Use]) -> list[Share]:
+    """A day's share, split by time. Nothing is lost: each stretch gets what is due by its end, less what is
+    given out already."""
+    stretches = list(_between_changes(begin, until, uses))
+    moments, all_of_it = [to - begin for _, to in stretches], until - begin
+    micros = None if whole.micros is None else _due(whole.micros, moments, all_of_it)
+    seconds = _due(whole.seconds, moments, all_of_it)
+    found: dict[str, Share] = {}
+    for number, (since, to) in enumerate(stretches):
+        users = sorted({use.run for use in uses if _overlaps(use, since, to)}) or [whole.run]
+        for place, run in enumerate(users):
+            known = found.get(run, Share(whole.day, 0, 0, run))
+            more = None if micros is None else _part(micros[number], place, len(users))
+            total = None if more is None else (known.micros or 0) + more
+            longer = known.seconds + _part(seconds[number], place, len(users))
+            found[run] = Share(whole.day, total, longer, run)
+    return list(found.values())
 
 
 def _between_changes(
@@ -114,14 +129,14 @@ def _between_changes(
     yield begin, end
 
 
-def _split(runs: Sequence[str], micros: int | None, seconds: int) -> Iterator[tuple[str, int | None, int]]:
-    """In equal parts; what is left over goes to the first ones, a millionth and a second each."""
-    for number, run in enumerate(runs):
-        part = None if micros is None else _part(micros, number, len(runs))
-        yield run, part, _part(seconds, number, len(runs))
+def _due(amount: int, moments: Sequence[timedelta], whole: timedelta) -> list[int]:
+    """What each stretch gets that ends at such a moment: the last one what is left."""
+    due = [amount * (moment // TICK) // (whole // TICK) for moment in moments[:-1]] + [amount]
+    return [one - before for before, one in pairwise([0, *due])]
 
 
 def _part(amount: int, number: int, of: int) -> int:
+    """Of equal parts; what is left over goes to the first ones, one each."""
     return amount // of + (number < amount % of)
 
 

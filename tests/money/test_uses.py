@@ -7,6 +7,7 @@ from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from money_samples import START, Call, a_charge, a_machine, a_run, an_attempt
@@ -85,6 +86,23 @@ def test_who_uses_it_pays_for_it_in_equal_parts() -> None:
     assert found == {"": 6 * 3600, "a": 2.5 * 3600, "b": 10.5 * 3600, "c": 3600}
     own = by_run(shares_of(a_charge(closed_at=START + 4 * HOUR, run="a"), now=START, uses=uses))
     assert own == {"a": 2.5 * 3600, "b": 1.5 * 3600}  # what nobody else used is the run's it was rented for
+
+
+@pytest.mark.parametrize(
+    ("provider", "year", "up_s", "billed_s"),
+    [("aws", 2016, 1800, 3600), ("aws", 2026, 30, 60), ("azure", 2026, 30, 300), ("aws", 2026, 1800, 1800)],
+)
+def test_a_minimum_and_a_whole_hour_are_shared_by_time(
+    provider: str, year: int, up_s: int, billed_s: int
+) -> None:
+    """A third of the time on the machine is a third of what that day is billed, wherever it lies."""
+    begin = START.replace(year=year)
+    line = a_charge(provider=provider, opened_at=begin, closed_at=begin + timedelta(seconds=up_s))
+    for sixth in (0, 3, 4):
+        used = [begin + timedelta(seconds=up_s * each / 6) for each in (sixth, sixth + 2)]
+        found = by_run(shares_of(line, now=START, uses=[Use("a", used[0], used[1])]))
+        assert found["a"] == billed_s / 3
+        assert sum(found.values()) == billed_s
 
 
 def test_what_is_sold_by_the_piece_is_not_split() -> None:
