@@ -15,7 +15,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "clean"))  # for it
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "providers"))  # for its accounts
 
 from aws_account import use_keys
+from aws_help import QUICK
 from clean_home import Home
+from waiting import until
 
 from cloudrun.cli import run as command
 from cloudrun.providers.aws.session import Session
@@ -32,7 +34,7 @@ LONG = "a-disk-with-a-name-that-is-longer-than-any-table-of-eighty-columns-has-r
 def double() -> Iterator[AwsDouble]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
-        with AwsDouble() as started:
+        with AwsDouble(delay_s=QUICK) as started:
             yield started
 
 
@@ -146,6 +148,32 @@ def test_the_plan_comes_first_and_only_ours_goes(ec2: Any, cli: Call) -> None:
     assert cli("--fix", "--all", "-y")[0] == 0
     assert disks(ec2) == {theirs}
     assert cli("--fix", "-y")[0] == 0
+
+
+@pytest.mark.parametrize(("tags", "remark"), [({}, "only you end it"), ({"cloudrun-idle-minutes": "30"}, "")])
+@pytest.mark.usefixtures("ec2")
+def test_a_machine_without_a_guard_is_named(
+    cli: Call, monkeypatch: pytest.MonkeyPatch, tags: dict[str, str], remark: str
+) -> None:
+    elsewhere = "eu-west-1"  # where there are images
+    monkeypatch.setattr(Session, "regions", lambda _session: [elsewhere])
+    ec2 = boto3.client("ec2", region_name=elsewhere)
+    told = specifications({**OURS, "cloudrun-token": "t", **tags}, "instance")
+    made = ec2.run_instances(
+        ImageId=ec2.describe_images(Owners=["amazon"])["Images"][0]["ImageId"],
+        InstanceType="g4dn.xlarge",
+        MinCount=1,
+        MaxCount=1,
+        TagSpecifications=told,
+    )
+    machine = made["Instances"][0]["InstanceId"]
+    found = until(
+        lambda: next(each for each in json.loads(cli("--json")[1]) if each["kind"] == "machine"),
+        lambda each: each["state"] == "running",
+    )
+    assert (found["id"], found["remark"], found["fix"]) == (machine, remark, "adopt")
+    ec2.terminate_instances(InstanceIds=[machine])
+    until(lambda: json.loads(cli("--json")[1]), lambda left: not left)
 
 
 @pytest.mark.parametrize("columns", [80, 120])

@@ -24,7 +24,7 @@ from cloudrun.providers.aws.errors import mapped
 from cloudrun.providers.aws.instances import PROVIDER, each_region, list_region
 from cloudrun.providers.aws.network import remove_group
 from cloudrun.providers.aws.session import Session
-from cloudrun.providers.aws.tags import SHOWN_NAME, tags_of
+from cloudrun.providers.aws.tags import OUR_FILTER, SHOWN_NAME, tags_of
 from cloudrun.providers.base import Leftover
 from cloudrun.providers.launched import KEYS, free_keys, left_keys
 from cloudrun.providers.rented import fact
@@ -44,11 +44,10 @@ Described = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class _There:
-    """What of ours a region has: ids by kind, machines, images."""
+    """What of ours a region has, as far as others of it need to know."""
 
     ec2: Any
     region: str
-    ids: Mapping[str, Sequence[str]]
     machines: Sequence[Machine]
     images: Sequence[Described]
 
@@ -107,28 +106,26 @@ def _region(session: Session, region: str) -> tuple[list[Machine], list[Leftover
     ec2 = session.client("ec2", region)
     images: Sequence[Described] = ()
     if "ami" in tagged:
-        filters = _filter("image-id", tagged["ami"])
-        images = ec2.describe_images(Owners=["self"], Filters=filters)["Images"]
-    there = _There(ec2, region, tagged, machines, images)
+        images = ec2.describe_images(Owners=["self"], Filters=[OUR_FILTER])["Images"]
+    there = _There(ec2, region, machines, images)
     found = [leftover for kind, describe in _KINDS.items() if kind in tagged for leftover in describe(there)]
     return machines, found
 
 
-def _tagged(session: Session, region: str) -> dict[str, list[str]]:
-    """Ids of everything with our tag, by what stands before the dash in them: vol, sg, eipalloc."""
+def _tagged(session: Session, region: str) -> set[str]:
+    """The kinds of what carries our tag, by what stands before the dash in ids: vol, sg, eipalloc."""
     pages = session.client("ec2", region).get_paginator("describe_tags")
     filters = [{"Name": "key", "Values": [t.OURS]}, {"Name": "value", "Values": ["1"]}]
-    ids: dict[str, list[str]] = {}
-    for page in pages.paginate(Filters=filters):
-        for tag in page["Tags"]:
-            kind = tag["ResourceId"].partition("-")[0]
-            ids.setdefault(kind, []).append(tag["ResourceId"])
-    return ids
+    return {
+        tag["ResourceId"].partition("-")[0]
+        for page in pages.paginate(Filters=filters)
+        for tag in page["Tags"]
+    }
 
 
 def _disks(there: _There) -> list[Leftover]:
     live = {machine.id for machine in there.machines}
-    answer = there.ec2.describe_volumes(Filters=_filter("volume-id", there.ids["vol"]))
+    answer = there.ec2.describe_volumes(Filters=[OUR_FILTER])
     return [
         _leftover(
             each,
@@ -146,7 +143,7 @@ def _disks(there: _There) -> list[Leftover]:
 def _addresses(there: _There) -> list[Leftover]:
     """An address belongs to the machine of its launch, also before that has it."""
     tokens = {machine.token for machine in there.machines}
-    answer = there.ec2.describe_addresses(Filters=_filter("allocation-id", there.ids["eipalloc"]))
+    answer = there.ec2.describe_addresses(Filters=[OUR_FILTER])
     return [
         _leftover(
             each,
@@ -162,7 +159,7 @@ def _addresses(there: _There) -> list[Leftover]:
 
 def _groups(there: _There) -> list[Leftover]:
     needed = {fact(machine, "group") for machine in there.machines}
-    answer = there.ec2.describe_security_groups(Filters=_filter("group-id", there.ids["sg"]))
+    answer = there.ec2.describe_security_groups(Filters=[OUR_FILTER])
     return [
         _leftover(each, there.region, "group", each["GroupId"], in_use=each["GroupId"] in needed)
         for each in answer["SecurityGroups"]
@@ -172,8 +169,7 @@ def _groups(there: _There) -> list[Leftover]:
 def _requests(there: _There) -> list[Leftover]:
     """Those that can still cost something."""
     needed = {fact(machine, "spot-request") for machine in there.machines}
-    filters = _filter("spot-instance-request-id", there.ids["sir"])
-    answer = there.ec2.describe_spot_instance_requests(Filters=filters)
+    answer = there.ec2.describe_spot_instance_requests(Filters=[OUR_FILTER])
     return [
         _leftover(each, there.region, "spot request", id_, since=each.get("CreateTime"), in_use=id_ in needed)
         for each in answer["SpotInstanceRequests"]
@@ -186,9 +182,7 @@ def _snapshots(there: _There) -> list[Leftover]:
     """Those of a baked image are known by its name too: EC2 does not show them with a pending one."""
     names = {tags_of(each)[t.IMAGE] for each in there.kept}
     needed = {disk["Ebs"].get("SnapshotId") for each in there.kept for disk in disks_of(each)}
-    answer = there.ec2.describe_snapshots(
-        OwnerIds=["self"], Filters=_filter("snapshot-id", there.ids["snap"])
-    )
+    answer = there.ec2.describe_snapshots(OwnerIds=["self"], Filters=[OUR_FILTER])
     return [
         _leftover(
             each,
@@ -279,10 +273,6 @@ def snapshot_price(snapshot: Described) -> Decimal | None:
 def address_price() -> Decimal | None:
     hourly = list_price("public IPv4 (in use or idle)")
     return None if hourly is None else hourly * HOURS_PER_MONTH
-
-
-def _filter(name: str, values: Sequence[str]) -> list[dict[str, Any]]:
-    return [{"Name": name, "Values": list(values)}]
 
 
 def list_price(what: str) -> Decimal | None:
