@@ -46,6 +46,13 @@ identity() {
   [ ! -f "$SYSTEM/etc/machine-id" ] || : >"$SYSTEM/etc/machine-id"
 }
 
+# Azure's own agent forgets this machine's certificates and orders, as Microsoft asks for before a disk is
+# kept. The login user stays: cloud-init gives it the next machine's key.
+azure_agent() {
+  [ -z "$SYSTEM" ] || return 0
+  ! command -v waagent >/dev/null || waagent -force -deprovision >/dev/null
+}
+
 # What `cloud-init clean` removes, by hand: the first versions of it have no such command.
 cloud_init() {
   [ ! -d "$SYSTEM/var/lib/cloud" ] || find "$SYSTEM/var/lib/cloud" -mindepth 1 -maxdepth 1 \
@@ -62,6 +69,7 @@ first_boot
 agent
 caches_and_logs
 identity
+azure_agent
 cloud_init
 people
 sync

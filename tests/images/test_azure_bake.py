@@ -7,13 +7,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from machine_help import need
 from rented_help import AZURE_TYPE, RentedCloud, wait_for
 from test_bake import Told, bake, launch
 
 from cloudrun import images_bake
 from cloudrun.client import Client
 from cloudrun.errors import Refused
+from cloudrun.events import Event, Note
 from cloudrun.images import ImageState
+from cloudrun.models import Market
 
 KILLER = Path(__file__).with_name("bake_killer.py")
 NC6, REGION = "Standard_NC6", "eastus"
@@ -34,6 +37,26 @@ def test_each_generation_of_machines_has_an_image_of_its_own(client: Client, sta
         assert told.has(f"begins with an image of yours: for-{name}")
     client.delete_image(old)
     assert client.plan_bake(stack, type=NC6, regions=(REGION,)).name
+
+
+def test_azures_own_agent_forgets_the_machine(client: Client, stack: str) -> None:
+    """The rehearsal's machines have none: a program of that name tells how it was called."""
+    need("namespace")  # others have no system of their own
+    agent = "/usr/local/sbin/waagent"
+    script = '#!/bin/sh\necho "$@" >/var/lib/waagent-told\n'
+
+    class Visitor(Told):
+        def __call__(self, event: Event) -> None:
+            super().__call__(event)
+            if isinstance(event, Note) and "30-theanorc applied" in event.message:
+                [machine] = client.store.list_machines()
+                shell = client.context().connect(machine)
+                shell.run(f"sudo tee {agent} >/dev/null && sudo chmod 755 {agent}", input=script.encode())
+                shell.close()
+
+    client.bake(client.plan_bake(stack, type=AZURE_TYPE, market=Market.SPOT), on_event=Visitor())
+    launch(client, stack, "next", Told(), type=AZURE_TYPE)
+    assert client.shell("next").run("cat /var/lib/waagent-told").text == "-force -deprovision"
 
 
 @pytest.mark.parametrize("point", ["launched", "cleaned", "asked", "waiting", "made"])
