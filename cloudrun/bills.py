@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 SAME_USD = Decimal("0.005")  # half a cent: below it two amounts are the same
 SAME_PART = Decimal("0.01")  # of hours or prices: clocks and roundings
-COUNTED = ("compute", "disk", "address")  # what the ledger has lines for
+COUNTED = ("compute", "disk", "address")  # what the ledger has exact lines for
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +271,11 @@ def _why(ours: Mapping[str, Side], billed: Mapping[str, Side], *, unknown: bool)
     reasons = ["a price of ours was unknown"] if unknown else []
     for what in COUNTED:
         reasons += _why_of(what, ours.get(what, Side()), billed.get(what, Side()))
-    rest = {what: side.usd for what, side in billed.items() if what not in COUNTED and side.usd}
+    sent = [side.get("egress", Side()).usd for side in (ours, billed)]
+    if abs(sent[0] - sent[1]) >= SAME_USD:
+        reasons.append(f"egress: {sent[0]:.2f} USD by our estimate, {sent[1]:.2f} billed")
+    known = (*COUNTED, "egress")
+    rest = {what: side.usd for what, side in billed.items() if what not in known and side.usd}
     return reasons + [
         f"{what} {amount:.2f} USD, which we do not count" for what, amount in sorted(rest.items())
     ]

@@ -214,13 +214,16 @@ def reasons(store: Store, tmp_path: Path, *rows: dict[str, str]) -> dict[str, tu
 
 
 def test_the_reasons_of_a_difference(store: Store, tmp_path: Path) -> None:
-    for name in ("longer", "absent", "extra", "unknown", "taxed"):
+    for name in ("longer", "absent", "extra", "unknown", "taxed", "sent", "guessed"):
         store.add_machine(a_machine(name, id=f"i-{name}"))
     store.add_charges([
         a_charge(machine="longer"),
         a_charge(machine="absent"),
         a_charge(machine="unknown", unit_price_usd=None),
         a_charge(machine="taxed"),
+        *(a_charge(machine=name) for name in ("sent", "guessed")),
+        a_charge(machine="guessed", what="egress", unit="GB", quantity=Decimal(20),
+                 unit_price_usd=Decimal("0.09"), estimated=True),
     ])  # fmt: skip
 
     def usage(name: str, cost: str, **more: str) -> dict[str, str]:
@@ -233,6 +236,9 @@ def test_the_reasons_of_a_difference(store: Store, tmp_path: Path) -> None:
         usage("unknown", "0.36"),
         usage("taxed", "0.36"),
         usage("taxed", "0.04", lineItem__LineItemType="Tax"),
+        usage("sent", "0.36"),
+        cur_row(START, "DataTransfer-Out-Bytes", "0.9", lineItem__ResourceId="i-sent"),
+        usage("guessed", "0.36"),
     )  # fmt: skip
     assert found == {
         "longer": ("2.00 h billed, 1.00 h counted",),
@@ -240,6 +246,8 @@ def test_the_reasons_of_a_difference(store: Store, tmp_path: Path) -> None:
         "extra": ("not in our ledger for these days",),
         "unknown": ("a price of ours was unknown", "no compute in our ledger"),
         "taxed": ("tax 0.04 USD, which we do not count",),
+        "sent": ("egress: 0.00 USD by our estimate, 0.90 billed",),
+        "guessed": ("egress: 1.80 USD by our estimate, 0.00 billed",),
     }
 
 
