@@ -43,7 +43,7 @@ def parse_place(address: str) -> Place:
     prefix = (found[3] or "").strip("/") if found else ""
     if not found or any(part in ("", ".", "..") for part in prefix.split("/") if prefix):
         raise Refused(
-            f"{address!r} is no place for outputs", hint="write s3://bucket/prefix or az://container/prefix"
+            f"{address!r} is no place in a bucket", hint="write s3://bucket/prefix or az://container/prefix"
         )
     return Place(found[1], found[2], prefix)
 

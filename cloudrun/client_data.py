@@ -46,6 +46,8 @@ class DataVerbs(MachineVerbs):
         from cloudrun import datasets
 
         emit = on_event or ignore
+        if to:
+            self._check_target(to)
         made, tree = datasets.add_folder(
             self.settings,
             name or _tied_name(folder),
@@ -70,6 +72,15 @@ class DataVerbs(MachineVerbs):
         if "://" in to:
             return self._store_data(tree, to, progress)
         return datasets_remote.push(self.settings, self.shell(to), found.digest, progress=progress).bytes_sent
+
+    def _check_target(self, to: str) -> None:
+        """Raise what can be known before a folder is read: no such machine, no account, no address."""
+        from cloudrun.bucket import open_bucket
+
+        if "://" in to:
+            open_bucket(to, self.settings)
+        else:
+            self.machine(to)
 
     def _store_data(self, tree: Bundle, address: str, progress: Callable[[int, int], None]) -> int:
         from cloudrun import datasets_bucket, keptdata

@@ -121,11 +121,10 @@ def delete(name: str, on: str, dry_run: bool, yes: bool) -> None:
     if not name and not on:
         raise UsageError("name a dataset", hint="cloudrun data list")
     chosen, places = client.find_data(name) if name else [], client.data_places()
-    if chosen:
-        render.table(COLUMNS, [_row(each, [], places.get(each.digest, ())) for each in chosen])
     if on:
-        _delete_on(client, on, chosen, dry_run=dry_run, yes=yes)
+        _delete_on(client, client.machine(on).name, chosen, dry_run=dry_run, yes=yes)
         return
+    render.table(COLUMNS, [_row(each, [], places.get(each.digest, ())) for each in chosen])
     if dry_run:
         render.say("dry run: nothing was deleted")
         return

@@ -11,6 +11,7 @@ import pytest
 from data_home import HORSES, write_tree
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "agent"))  # for `localmachine`
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "road"))  # for `faults`
 
 from localmachine import LocalShell, pids_of
 
