@@ -77,8 +77,9 @@ def data_cleanup_shape(cleanup: DataCleanup, done: tuple[int, int] | None) -> Sh
 
 def show(cleanup: Cleanup) -> None:
     """What would go, and what stays for which reason."""
+    buckets = {going.bucket for going in cleanup.runs}
     if cleanup.runs:
-        render.table(COLUMNS, [_row(going) for going in cleanup.runs[:SHOWN]])
+        render.table(COLUMNS, [_row(going, len(buckets) > 1) for going in cleanup.runs[:SHOWN]])
     rest = cleanup.runs[SHOWN:]
     if rest:
         more = sum(going.size_bytes for going in rest)
@@ -135,7 +136,7 @@ def _run_shape(going: Going) -> Shape:
     }
 
 
-def _row(going: Going) -> tuple[str, ...]:
+def _row(going: Going, name_bucket: bool) -> tuple[str, ...]:
     what = "" if going.machine or going.paths == ("",) else ", ".join(going.paths)
     saved = UNKNOWN if going.saves_per_month_usd is None else plain_money(going.saves_per_month_usd)
     return (
@@ -144,7 +145,7 @@ def _row(going: Going) -> tuple[str, ...]:
         going.run.state,
         going.run.since[:10],
         going.machine,
-        going.bucket,
+        going.bucket if name_bucket else "",
         what,
         f"{going.files:,}",
         size(going.size_bytes),

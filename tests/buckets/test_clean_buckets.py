@@ -253,7 +253,6 @@ def test_the_command(
         "JOB",
         "STATE",
         "ENDED",
-        "BUCKET",
         "FILES",
         "SIZE",
         "USD/MONTH",
