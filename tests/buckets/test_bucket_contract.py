@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import ssl
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,12 +13,14 @@ from urllib.request import Request, urlopen
 
 import pytest
 from aws_keys import use_aws
-from bucket_cases import Case, S3Case
+from bucket_cases import CONTAINER, Case, S3Case
 
 from cloudrun.bucket import open_bucket, parse_place
 from cloudrun.config import Settings
 from cloudrun.errors import Credentials, NotFound, ProviderError, Refused, TransferFailed
 from cloudrun.sim.aws import AwsDouble
+from cloudrun.sim.azure import AzureDouble
+from cloudrun.sim.azure.blob_calls import KEY
 
 NAMES = ("plain.txt", "with space.txt", "ümläut/日本.bin", "a+b&c=d?e#f%41.txt", "deep/er/one")
 
@@ -69,7 +72,7 @@ def test_damage_in_the_bucket_is_noticed(case: Case, tmp_path: Path) -> None:
 
 
 def test_long_listings_come_page_by_page(case: Case) -> None:
-    wanted = [f"run/{number:04}" for number in range(3000)]
+    wanted = [f"run/{number:04}" for number in range(5200)]
     case.fill([*wanted, "running/other"])
     assert [each.key for each in case.bucket.list("run/")] == wanted
 
@@ -195,3 +198,35 @@ def test_a_signed_address_is_not_for_headers_that_it_does_not_name(
     headers = {"x-amz-meta-other": "1"}
     with pytest.raises(HTTPError, match="403"):
         urlopen(Request(url, data=b"from afar", method="PUT", headers=headers), timeout=10)
+
+
+@pytest.mark.parametrize(
+    ("method", "was", "now"),
+    [("GET", "sig=", "sig=AA"), ("GET", "/signed?", "/plain?"), ("GET", "sp=r", "sp=rw"), ("PUT", "", "")],
+)
+def test_azure_believes_no_address_that_was_changed_or_is_for_something_else(
+    azure: AzureDouble, settings: Settings, monkeypatch: pytest.MonkeyPatch, method: str, was: str, now: str
+) -> None:
+    for name, value in azure.environment().items():
+        monkeypatch.setenv(name, value)
+    azure.storage.reset()
+    azure.storage.add_container(CONTAINER)
+    azure.storage.put(CONTAINER, "signed", b"content")
+    azure.storage.put(CONTAINER, "plain", b"content")
+    url = open_bucket(f"az://{CONTAINER}", settings).sign("signed", method, 60)
+    with pytest.raises(HTTPError, match="403"):
+        urlopen(url.replace(was, now, 1) if was else url, timeout=10, context=tls())
+
+
+def test_a_wrong_key_of_azure_is_said(
+    azure: AzureDouble, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in azure.environment().items():
+        monkeypatch.setenv(name, value)
+    azure.storage.add_container(CONTAINER)
+    told = os.environ["AZURE_STORAGE_CONNECTION_STRING"]
+    other = base64.b64encode(b"another key").decode()
+    monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", told.replace(KEY, other))
+    with pytest.raises(Credentials, match="may not do that") as caught:
+        list(open_bucket(f"az://{CONTAINER}", settings).list())
+    assert "AZURE_STORAGE_KEY" in caught.value.hint

@@ -15,7 +15,8 @@ from http import HTTPStatus
 from typing import Any
 
 from cloudrun.sim import control
-from cloudrun.sim.azure.blobs import ACCOUNT, Storage
+from cloudrun.sim.azure.blob_calls import ACCOUNT
+from cloudrun.sim.azure.blobs import Storage
 from cloudrun.sim.azure.calls import Call, CallLog
 from cloudrun.sim.azure.faults import Fault, target_of
 from cloudrun.sim.azure.routes import Route, Routes

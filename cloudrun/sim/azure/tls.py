@@ -101,6 +101,7 @@ class _Handler(BaseHTTPRequestHandler):
         environ: dict[str, Any] = {
             "REQUEST_METHOD": self.command,
             "PATH_INFO": unquote(path),
+            "RAW_URI": self.path,
             "QUERY_STRING": query,
             "CONTENT_TYPE": self.headers.get("content-type", ""),
             "CONTENT_LENGTH": self.headers.get("content-length", ""),
