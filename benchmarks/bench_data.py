@@ -22,7 +22,6 @@ from sshd import Server, openssh_server
 
 from cloudrun import datasets, datasets_remote
 from cloudrun.config import Settings
-from cloudrun.remote import datalink
 
 RTT_MS = 20
 MANY = DataSet("10,000 x 4 KB", 10_000, 4_096, phases=("first", "unchanged"))
@@ -35,8 +34,11 @@ class OurData(Ours):
     def sync(self) -> None:
         settings = Settings(home=self.home, shell="openssh")
         made, _ = datasets.add_folder(settings, "bench", self.source)
-        datasets_remote.push(settings, self.shell, made.digest)
-        datalink.place(self.shell, "bench.1", [("bench", made.digest)])
+
+        def send() -> None:
+            datasets_remote.push(settings, self.shell, made.digest)
+
+        datasets_remote.lay_out(self.shell, "bench.1", [("bench", made.digest)], send)
 
 
 def main() -> None:

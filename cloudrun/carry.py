@@ -31,7 +31,7 @@ from cloudrun.errors import (
 from cloudrun.events import Note, Progress
 from cloudrun.models import Attempt, DataInput, Machine, MachineState, Market, OnPreempt, Run
 from cloudrun.records import to_json
-from cloudrun.remote import datalink, process, transfer
+from cloudrun.remote import process, transfer
 from cloudrun.remote.process import ProcessStatus
 from cloudrun.remote.shell import Shell
 
@@ -92,25 +92,18 @@ def push_data(ctx: Context, attempt: Attempt, inputs: Sequence[DataInput], shell
     """
     if not inputs:
         return {}
+    machine = ctx.store.find_machine(attempt.machine)
+    mounts = [(data.mount, data.digest) for data in inputs]
+
+    def send() -> None:
+        for data in inputs:
+            _push_input(ctx, machine, data, shell)
+
     try:
-        view = _lay_out(ctx, attempt, inputs, shell)
+        view = datasets_remote.lay_out(shell, process_key(attempt), mounts, send)
     except (TransferFailed, NotFound) as error:
         raise Refused(error.message, hint=error.hint) from error
     return {"CLOUDRUN_DATA_DIR": view, "CLOUDRUN_DATA_NAMES": ":".join(data.mount for data in inputs)}
-
-
-def _lay_out(ctx: Context, attempt: Attempt, inputs: Sequence[DataInput], shell: Shell) -> str:
-    """The folder that the run gets, on the machine."""
-    key, mounts = process_key(attempt), [(data.mount, data.digest) for data in inputs]
-    machine = ctx.store.find_machine(attempt.machine)
-    for data in inputs:
-        _push_input(ctx, machine, data, shell)
-    try:
-        return datalink.place(shell, key, mounts)
-    except TransferFailed:  # what the machine had is damaged: it forgot it, so that it travels again
-        for data in inputs:
-            _push_input(ctx, machine, data, shell)
-        return datalink.place(shell, key, mounts)
 
 
 def _push_input(ctx: Context, machine: Machine, data: DataInput, shell: Shell) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from cloudrun import datasets, datasets_bucket, keptdata
 from cloudrun.bucket import KINDS, open_bucket, parse_place
 from cloudrun.bundle import content_of
 from cloudrun.config import Settings
-from cloudrun.errors import CloudrunError, ConnectFailed, ConnectionLost, NotFound
+from cloudrun.errors import CloudrunError, ConnectFailed, ConnectionLost, NotFound, TransferFailed
 from cloudrun.models import DataInput, Machine, Market
 from cloudrun.remote import datalink, transfer
 from cloudrun.remote.shell import Shell
@@ -18,6 +18,20 @@ if TYPE_CHECKING:
     from cloudrun.providers.base import Bucket
 
 SIGNED_S = 12 * 3600.0  # for terabytes on a slow line; the addresses are not kept on the machine
+
+
+def lay_out(shell: Shell, key: str, mounts: Sequence[tuple[str, str]], send: Callable[[], None]) -> str:
+    """The folder that the run `key` gets as CLOUDRUN_DATA_DIR, of name and digest each (blocking).
+
+    Where all is there this is one command. `send` brings what is missing, and once more what the machine
+    found damaged and forgot. Raises as datalink.place and `send`.
+    """
+    for _ in range(2):
+        try:
+            return datalink.place(shell, key, mounts)
+        except TransferFailed:
+            send()
+    return datalink.place(shell, key, mounts)
 
 
 def push(

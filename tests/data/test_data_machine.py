@@ -83,10 +83,16 @@ def test_ten_thousand_small_files_take_as_many_commands_as_one(
     commands = []
     real = machine.open
     machine.open = lambda command: commands.append(command) or real(command)
-    assert datasets_remote.push(settings, machine, made.digest).files_sent == 10_000
-    view = datalink.place(machine, "run.1", [("many", made.digest)])
-    assert len(commands) == 2
+    sent = []
+
+    def send() -> None:
+        sent.append(datasets_remote.push(settings, machine, made.digest).files_sent)
+
+    view = datasets_remote.lay_out(machine, "run.1", [("many", made.digest)], send)
+    assert (sent, len(commands)) == ([10_000], 3)
     assert see(machine, view, "many") == files
+    datasets_remote.lay_out(machine, "run.2", [("many", made.digest)], send)
+    assert (sent, len(commands)) == ([10_000], 4)
 
 
 def test_what_somebody_wrote_into_a_dataset_does_not_reach_the_next_run(
