@@ -30,7 +30,7 @@ def plan_lines(plan: Plan, machine: Machine | None, *, now: datetime, full: bool
         *_ends(plan, machine, now),
         *_bundle(plan.bundle, full=full),
         *_listed("data", [_data(data) for data in plan.data]),
-        *_outputs(plan),
+        *_outputs(plan, machine),
         *(field("warning", text) for text in plan.warnings),
         *(field("secret", f"{path} would be sent (--allow-secrets)") for path in plan.bundle.secrets),
     ]
@@ -178,10 +178,13 @@ def _ends(plan: Plan, machine: Machine | None, now: datetime) -> list[str]:
     return lines
 
 
-def _outputs(plan: Plan) -> list[str]:
+def _outputs(plan: Plan, machine: Machine | None) -> list[str]:
     if not plan.outputs_to:
         return []
-    return [field("outputs", f"home, and from there to {plan.outputs_to}: only while a client walks the run")]
+    lines = [field("outputs", f"home, and from there to {plan.outputs_to}")]
+    if price(plan, machine)[1]:  # a rented machine; one's own stays, with all that is on it
+        lines.append(field("", "the machine stores them there itself where no client comes for them"))
+    return lines
 
 
 def _bundle(bundle: Bundle, *, full: bool) -> list[str]:

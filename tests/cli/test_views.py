@@ -256,3 +256,14 @@ def test_names_from_elsewhere_cannot_steer_the_terminal() -> None:
 def test_age_of_a_run_from_the_future_is_zero() -> None:
     row = run_view.run_row(a_run(submitted_at=NOW + timedelta(hours=1), ended_at=None), NOW)
     assert "0s" in row
+
+
+def test_a_plan_says_where_outputs_go_and_what_a_rented_machine_does_by_itself() -> None:
+    place = "s3://results/svhn"
+    rented = plan_text(a_plan(outputs_to=place))
+    assert f"home, and from there to {place}" in rented
+    assert "stores them there itself" in rented
+    own = plan_text(a_plan(outputs_to=place, candidates=(HERE,), worst_case_usd=Decimal(0)))
+    assert f"home, and from there to {place}" in own
+    assert "itself where no client" not in own
+    assert place not in plan_text(a_plan())
