@@ -37,7 +37,10 @@ Gpg = Callable[..., str]
 # Answers as the machine type's GPU, which the package server knows; what else is asked of it is done.
 SMI_PROGRAM = """\
 #!/bin/sh
-card=$(python3 -c 'import urllib.request as u; print(u.urlopen("http://{address}/gpu").read().decode())')
+card=$(python3 -I -S -c 'from http.client import *
+line = HTTPConnection("{address}")
+line.request("GET", "/gpu")
+print(line.getresponse().read().decode())')
 [ -n "$card" ] || {{ echo "No devices were found" >&2; exit 6; }}
 case "$*" in
   *--query-gpu=name,driver_version,memory.total*) echo "$card" | sed 's/, /, {driver}, /' ;;

@@ -74,7 +74,7 @@ others() {
 }
 
 fetch() { # URL, file
-    python3 - "$1" "$2" <<'PYTHON'
+    python3 -I -S - "$1" "$2" <<'PYTHON'
 import sys, urllib.request
 try:
     data = urllib.request.urlopen(sys.argv[1], timeout=60).read()

@@ -16,47 +16,54 @@ as_root() {
 
 has_pip() { python3 -c 'import pip' 2>/dev/null; }
 
-# The pins that do not hold yet.
-missing() {
-    python3 - "${AS_FOUND:-}" "$FRAMEWORKS" <<'PYTHON'
-import sys
+# What does not hold yet: pins, and the folders of halves, where pip was killed: a pinned package that has its
+# description, but not the list of its files, which comes last.
+lacking() { # pins or halves
+    python3 - "$1" "${AS_FOUND:-}" "$FRAMEWORKS" <<'PYTHON'
+import os, re, site, sys, sysconfig
+import pip
 try:
     from importlib.metadata import PackageNotFoundError, version
 except ImportError:  # Python below 3.8
     from pkg_resources import DistributionNotFound as PackageNotFoundError
     from pkg_resources import get_distribution
     version = lambda name: get_distribution(name).version
-as_found = sys.argv[1] == "1"
-for pin in sys.argv[2].split():
-    name, _, wanted = pin.partition("==")
-    try:
-        found = version(name).partition("+")[0]
-    except PackageNotFoundError:
-        found = ""
-    if not found or wanted and found != wanted and not as_found:
-        sys.stdout.write(pin + "\n")
-PYTHON
-}
 
-# Where pip was killed: a pinned package that has its description, but not the list of its files, which comes last.
-halves() {
-    python3 - "$FRAMEWORKS" <<'PYTHON'
-import os, re, site, sys, sysconfig
+as_found, pins = sys.argv[2] == "1", sys.argv[3].split()
 place = site.getusersitepackages() if sys.prefix == sys.base_prefix else sysconfig.get_path("purelib")
-plain = lambda name: re.sub("[-_.]+", "_", name).lower()
-pinned = {plain(pin.partition("==")[0]) for pin in sys.argv[1].split()}
-for entry in os.listdir(place) if os.path.isdir(place) else ():
-    folder = os.path.join(place, entry)
-    ours = entry.endswith(".dist-info") and plain(entry.split("-")[0]) in pinned
-    if ours and not os.path.exists(os.path.join(folder, "RECORD")):
-        sys.stdout.write(folder + "\n")
+
+def plain(name):
+    return re.sub("[-_.]+", "_", name).lower()
+
+def halves():
+    names = set(plain(pin.partition("==")[0]) for pin in pins)
+    for entry in os.listdir(place) if os.path.isdir(place) else ():
+        folder = os.path.join(place, entry)
+        ours = entry.endswith(".dist-info") and plain(entry.split("-")[0]) in names
+        if ours and not os.path.exists(os.path.join(folder, "RECORD")):
+            yield folder
+
+def missing():
+    for pin in pins:
+        name, _, wanted = pin.partition("==")
+        try:
+            found = version(name).partition("+")[0]
+        except PackageNotFoundError:
+            found = ""
+        if not found or wanted and found != wanted and not as_found:
+            yield pin
+
+found = list(halves())
+if sys.argv[1] == "pins":
+    found += missing()
+sys.stdout.write("".join(each + "\n" for each in found))
 PYTHON
 }
 
-check() { has_pip && lacking=$(halves; missing) && [ -z "$lacking" ]; }
+check() { found=$(lacking pins 2>/dev/null) && [ -z "$found" ]; }
 
 forget_halves() { # pip takes them for whole
-    halves | while read -r folder; do
+    lacking halves | while read -r folder; do
         if [ -w "$folder" ]; then rm -rf "$folder"; else as_root rm -rf "$folder"; fi
     done
 }
@@ -98,7 +105,7 @@ apply() {
     install_pip
     forget_halves
     pins=$FRAMEWORKS # all of them, or pip would move one to suit another
-    [ "${AS_FOUND:-}" != 1 ] || pins=$(missing)
+    [ "${AS_FOUND:-}" != 1 ] || pins=$(lacking pins)
     place=$(python3 -c 'import sys, sysconfig
 print("--user" if sys.prefix == sys.base_prefix else sysconfig.get_path("purelib"))')
     work=$(mktemp -d)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from machine_help import Client, Rehearsal
+from provisioning_help import PINS, STACK, make_ready
 from step_help import Step
 
+from cloudrun.config import AS_FOUND
+from cloudrun.provision_steps import check_script, read_checks, steps_of
 from cloudrun.sim.packages import PackageServer
 from cloudrun.stacks import load_stack
 
@@ -123,3 +128,16 @@ def trusted(client: Client) -> set[str]:
     files = "/etc/apt/trusted.gpg $(find /etc/apt/trusted.gpg.d -name 'cuda*' -o -name 'nvidia*')"
     text = client.run(f"for file in {files}; do {show} $file 2>/dev/null; done", check=False)
     return {line.split(":")[9] for line in text.splitlines() if line.startswith("fpr:")}
+
+
+def test_asking_a_machine_that_is_ready_takes_less_than_two_seconds(
+    k80: Client, packages: PackageServer
+) -> None:
+    """Of the processor, whatever else this computer does: nine steps, in one command."""
+    make_ready(k80, packages)
+    where = packages.environment()["CLOUDRUN_NVIDIA_REPOSITORY_URL"]
+    steps = steps_of(STACK, replace(k80.settings, nvidia_repository_url=where, frameworks=AS_FOUND))
+    script = check_script(steps, [name for name, _ in PINS])
+    told, _, spent = k80.shell().run("sh -c 'sh -s; times'", input=script).text.rstrip().rpartition("\n")
+    assert read_checks(told).failing(steps) == []
+    assert sum(float(each.partition("m")[2].rstrip("s")) for each in spent.split()) < 2
