@@ -192,6 +192,18 @@ def test_nobody_is_waited_for_where_the_machine_goes(machine: LocalShell, case: 
     wait_for(lambda: is_sent(case))
 
 
+def test_a_machine_that_stores_is_not_idle(machine: LocalShell, case: Case) -> None:
+    guard = Guard(issued_at=now(), deadline_at=None, idle_minutes=10)
+    agentlink.call(machine, "guard", {"policy": policy(guard, ("true",))})
+    before = json.loads((machine.base / "guard.json").read_text())
+    leave(machine, case)
+    start_script(machine, SCRIPT, key=KEY)
+    wait_for(lambda: is_sent(case))
+    after = json.loads((machine.base / "guard.json").read_text())
+    assert after["armed"][1] > before["armed"][1]
+    assert after["policy"] == before["policy"]
+
+
 def test_a_killed_watcher_is_replaced_and_nothing_half_sent_counts(
     machine: LocalShell, case: Case, tmp_path: Path
 ) -> None:
