@@ -58,13 +58,12 @@ def list_images(own: bool, as_json: bool) -> None:
     if as_json and not own:
         render.as_json([_stack_shape(client, stack) for stack in stacks])
         return
+    if not own:  # before the providers are asked, which takes a moment
+        render.table(LIST, [_list_row(client, stack) for stack in stacks])
     found = client.own_images(on_event=Watcher())
     if as_json:
         render.as_json([own_shape(listed) for listed in found])
-        return
-    if not own:
-        render.table(LIST, [_list_row(client, stack) for stack in stacks])
-    if found:
+    elif found:
         render.say("images of your own:")
         show_own(found)
     elif own:
