@@ -57,6 +57,8 @@ azure_agent() {
 cloud_init() {
   [ ! -d "$SYSTEM/var/lib/cloud" ] || find "$SYSTEM/var/lib/cloud" -mindepth 1 -maxdepth 1 \
     ! -name seed ! -name scripts -exec rm -rf {} +
+  # Azure's agent keeps the boot payload with its keys there, and certificates.
+  [ ! -d "$SYSTEM/var/lib/waagent" ] || find "$SYSTEM/var/lib/waagent" -mindepth 1 -delete
 }
 
 caches_and_logs() {

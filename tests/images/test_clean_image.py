@@ -14,6 +14,7 @@ SCRIPT = provisioning_dir() / "clean_image.sh"
 GONE = (
     ".system/etc/ssh/ssh_host_ed25519_key",
     ".system/var/lib/cloud/instances/i-1/sem/config_ssh",
+    ".system/var/lib/waagent/ovf-env.xml",
     ".system/var/log/syslog.1",
     ".system/var/cache/apt/archives/cuda.deb",
     ".ssh/authorized_keys",
