@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from aws_help import CPU, ON_DEMAND, REGION, SPOT, ZONE, Cloud, open_cloud, spec
 from waiting import until
 
@@ -157,7 +158,7 @@ def test_the_user_data_carries_keys_and_guard(cloud: Cloud) -> None:
     sent = cloud.ec2().describe_instance_attribute(InstanceId=machine.id, Attribute="userData")
     config = gzip.decompress(base64.b64decode(sent["UserData"]["Value"])).decode()
     assert config.startswith("#cloud-config\n")
-    data = json.loads(config.partition("\n")[2])
+    data = yaml.safe_load(config)
     folder = cloud.settings.keys_dir / "k80"
     assert data["ssh_authorized_keys"] == [(folder / "id_ed25519.pub").read_text().strip()]
     assert data["ssh_keys"]["ed25519_private"] == (folder / "host_key").read_text()

@@ -14,6 +14,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+import yaml
 from azure_help import CPU, HERE, ON_DEMAND, REGION, SPOT, TYPE, Cloud, open_cloud, spec
 from waiting import until
 
@@ -191,7 +192,7 @@ def test_the_custom_data_carries_keys_guard_and_the_way_to_deallocate(cloud: Clo
     [vm] = cloud.double._computer()._machines.vms
     config = gzip.decompress(base64.b64decode(vm.custom_data)).decode()
     assert config.startswith("#cloud-config\n")
-    data = json.loads(config.partition("\n")[2])
+    data = yaml.safe_load(config)
     folder = cloud.settings.keys_dir / "t4"
     assert data["ssh_authorized_keys"] == [(folder / "id_ed25519.pub").read_text().strip()]
     assert data["ssh_keys"]["ed25519_private"] == (folder / "host_key").read_text()
