@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
@@ -14,10 +15,10 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "clean"))  # for its homes
 
 from bucket_cases import Case, S3Case
-from clean_home import NOW, Home
+from clean_home import NOW, Home, many
 
 from cloudrun import bucket_outputs, cleaning_buckets
-from cloudrun.cleaning import Choice, Cleaned, Cleanup, Part, pin
+from cloudrun.cleaning import Choice, Cleaned, Cleanup, Part, is_pinned, pin
 from cloudrun.cli import run as command
 from cloudrun.config import Settings
 from cloudrun.errors import NotFound, UsageError
@@ -171,6 +172,34 @@ def test_what_changed_meanwhile_stays(case: Case, home: Home, store: Callable[..
         done = cleaning_buckets.clean(home.settings, found, on_event=ignore)
     assert (done.runs, done.skipped) == (1, 3)
     assert runs(case) == {"aaaa", "bbbb", "cccc"}
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_whatever_is_asked_for_three_things_stay(
+    case: Case, home: Home, store: Callable[..., None], seed: int
+) -> None:
+    many(home, 8, seed=seed)
+    chance = random.Random(seed)
+    for run in home.store.list_runs():
+        store(run.id, "curve.bin", ODD, "checkpoint/model.pt", f"checkpoint/{ODD}")
+        if chance.random() < 0.3:
+            pin(home.settings, run.id, pinned=True)
+    before = keys(case)
+    for only in chance.sample([None, None, Part.CHECKPOINTS, Part.OUTPUTS], 3):
+        clean(case, home, only=only, project=chance.choice(["", "norm"]), keep_last=chance.randrange(2))
+    after = keys(case)
+    clean(case, home)
+    for run in home.store.list_runs():
+        mine = {key for key in before if key.startswith(f"{run.id}/")}
+        checkpoint = {bucket_outputs.key_of(run.id, f"checkpoint/{name}") for name in ("model.pt", ODD)}
+        stays: set[str] = set()
+        if not run.state.final or is_pinned(home.settings, run.id):
+            stays = mine
+        elif run.resume and run.state in (RunState.FAILED, RunState.LOST, RunState.TIMED_OUT):
+            stays = checkpoint | {f"{run.id}/.cloudrun/manifest.json"}
+        assert stays <= after
+        assert stays == {key for key in keys(case) if key.startswith(f"{run.id}/")}
+        assert holds_what_it_names(case.bucket, run.id)
 
 
 class Cut(BaseException):
