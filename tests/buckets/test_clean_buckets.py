@@ -179,6 +179,7 @@ def test_whatever_is_asked_for_three_things_stay(
     case: Case, home: Home, store: Callable[..., None], seed: int
 ) -> None:
     many(home, 8, seed=seed)
+    home.add("unfinished", state=RunState.LOST, resume=True)
     chance = random.Random(seed)
     for run in home.store.list_runs():
         store(run.id, "curve.bin", ODD, "checkpoint/model.pt", f"checkpoint/{ODD}")
@@ -188,7 +189,8 @@ def test_whatever_is_asked_for_three_things_stay(
     for only in chance.sample([None, None, Part.CHECKPOINTS, Part.OUTPUTS], 3):
         clean(case, home, only=only, project=chance.choice(["", "norm"]), keep_last=chance.randrange(2))
     after = keys(case)
-    clean(case, home)
+    for last in (Part.CHECKPOINTS, Part.OUTPUTS, None):
+        clean(case, home, only=last)
     for run in home.store.list_runs():
         mine = {key for key in before if key.startswith(f"{run.id}/")}
         checkpoint = {bucket_outputs.key_of(run.id, f"checkpoint/{name}") for name in ("model.pt", ODD)}
