@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Sequence
+from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -32,13 +33,29 @@ def cost_so_far_usd(store: Store, run: Run, *, now: datetime) -> Decimal | None:
         return Decimal(0) if machine is not None and machine.market is Market.OWN else None
     total = 0
     for line in lines.values():
-        for share in shares_of(line, now=now, uses=uses.get(line.machine, ())):
+        for share in shares_of(line, now=now, uses=_beside(run, uses.get(line.machine, ()))):
             if share.run != run.id:
                 continue
             if share.micros is None:
                 return None
             total += share.micros
     return total * SMALLEST_USD
+
+
+def _beside(run: Run, uses: Sequence[Use]) -> list[Use]:
+    """The run's, and those that touch a day of its; a machine may carry thousands of others."""
+    own = [use for use in uses if use.run == run.id]
+    if not own:
+        return list(uses)
+    first = datetime.combine(min(use.began_at for use in own).astimezone(UTC).date(), time(), UTC)
+    ends = [use.ended_at for use in own]
+    last = max((end for end in ends if end is not None), default=first)
+    after = None if None in ends else last + timedelta(days=1)  # its last day ends before
+    return [use for use in uses if _ends_after(use, first) and (after is None or use.began_at < after)]
+
+
+def _ends_after(use: Use, moment: datetime) -> bool:
+    return use.ended_at is None or use.ended_at > moment
 
 
 def _meets(line: Charge, use: Use) -> bool:

@@ -10,6 +10,7 @@ nobody's.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
@@ -102,31 +103,38 @@ def _days(begin: datetime, end: datetime) -> Iterator[tuple[date, datetime, date
 def _by_run(whole: Share, begin: datetime, until: datetime, uses: Sequence[Use]) -> list[Share]:
     """A day's share, split by time. Nothing is lost: each stretch gets what is due by its end, less what is
     given out already."""
-    stretches = list(_between_changes(begin, until, uses))
-    moments, all_of_it = [to - begin for _, to in stretches], until - begin
+    stretches = list(_stretches(begin, until, uses))
+    moments, all_of_it = [to - begin for to, _ in stretches], until - begin
     micros = None if whole.micros is None else _due(whole.micros, moments, all_of_it)
     seconds = _due(whole.seconds, moments, all_of_it)
     found: dict[str, Share] = {}
-    for number, (since, to) in enumerate(stretches):
-        users = sorted({use.run for use in uses if _overlaps(use, since, to)}) or [whole.run]
-        for place, run in enumerate(users):
+    for number, (_, users) in enumerate(stretches):
+        of = users or (whole.run,)
+        for place, run in enumerate(of):
             known = found.get(run, Share(whole.day, 0, 0, run))
-            more = None if micros is None else _part(micros[number], place, len(users))
+            more = None if micros is None else _part(micros[number], place, len(of))
             total = None if more is None else (known.micros or 0) + more
-            longer = known.seconds + _part(seconds[number], place, len(users))
+            longer = known.seconds + _part(seconds[number], place, len(of))
             found[run] = Share(whole.day, total, longer, run)
     return list(found.values())
 
 
-def _between_changes(
+def _stretches(
     begin: datetime, end: datetime, uses: Sequence[Use]
-) -> Iterator[tuple[datetime, datetime]]:
-    """The stretches in which the same runs used the machine; one at least, be it empty."""
-    changes = {moment for use in uses for moment in (use.began_at, use.ended_at) if moment is not None}
-    for moment in sorted(moment for moment in changes if begin < moment < end):
-        yield begin, moment
-        begin = moment
-    yield begin, end
+) -> Iterator[tuple[datetime, tuple[str, ...]]]:
+    """The end of each stretch in which the same runs used the machine, and these; one at least."""
+    changes = []
+    for use in uses:
+        if _overlaps(use, begin, end):
+            changes.append((max(use.began_at, begin), 1, use.run))
+            changes += [(use.ended_at, -1, use.run)] if use.ended_at and use.ended_at < end else []
+    there: Counter[str] = Counter()
+    for moment, step, run in sorted(changes):
+        if moment > begin:
+            yield moment, tuple(sorted(+there))
+            begin = moment
+        there[run] += step
+    yield end, tuple(sorted(+there))
 
 
 def _due(amount: int, moments: Sequence[timedelta], whole: timedelta) -> list[int]:

@@ -58,8 +58,7 @@ def lines_of(charges: Sequence[Charge]) -> list[Line]:
 
 @dataclass(frozen=True, slots=True)
 class OpenShare:
-    """A day's part of an open line, the line as if it were its run's, and what it is counted under: by each
-    of BY, and the region."""
+    """A part of an open line, and what it is counted under: by each of BY, and the region."""
 
     charge: Charge
     share: Share
@@ -195,7 +194,7 @@ class ChargeStore(StoreFile):
         """Of the runs that they were rented for; "" where there is none."""
         with self._read() as db:
             names = _Names(db)
-            return [names.all_of(charge)["project"] for charge in charges]
+            return [names.all_of(charge, charge.run)["project"] for charge in charges]
 
     def count_open(self, charges: Sequence[Charge], *, now: datetime) -> list[OpenShare]:
         """The shares of open lines as they stand now, each with all that it is counted under."""
@@ -208,10 +207,9 @@ class ChargeStore(StoreFile):
             names = _Names(db)
             for charge in charges:
                 for share in shares_of(charge, now=now, uses=names.uses(charge)):
-                    own = replace(charge, run=share.run)
                     day = share.day.isoformat()
                     others = {"machine": charge.machine, "run": share.run, "day": day, "month": day[:7]}
-                    found.append(OpenShare(own, share, names.all_of(own) | others))
+                    found.append(OpenShare(charge, share, names.all_of(charge, share.run) | others))
         return found
 
     def list_uses(self, machine: str) -> list[Use]:
@@ -291,8 +289,8 @@ class _Names:
 
     def of(self, charge: Charge, run: str) -> tuple[int, str, str, str, bool]:
         """Kind, machine, run, what, estimated, of the run's share."""
-        own = charge if run == charge.run else replace(charge, run=run)
-        return self._kind_of(own), plain_text(own.machine), plain_text(run), own.what, own.estimated
+        kind, machine = self._kind_of(charge, run), plain_text(charge.machine)
+        return kind, machine, plain_text(run), charge.what, charge.estimated
 
     def shares(self, line: Line) -> Sequence[Share]:
         """Those of the runs that used its machine, where any did but the one that it was rented for."""
@@ -313,9 +311,9 @@ class _Names:
             self._uses[machine] = list(_read_uses(self._db, machine))
         return self._uses[machine]
 
-    def all_of(self, charge: Charge) -> dict[str, str]:
-        """The first columns of its kind, in their order."""
-        project, job = self._run(charge.run)
+    def all_of(self, charge: Charge, run: str) -> dict[str, str]:
+        """The first columns of the kind of the run's share, in their order."""
+        project, job = self._run(run)
         return {
             "provider": charge.provider,
             "region": charge.region,
@@ -325,12 +323,12 @@ class _Names:
             "job": job,
         }
 
-    def _kind_of(self, charge: Charge) -> int:
+    def _kind_of(self, charge: Charge, run: str) -> int:
         """The id of the kind, made where it is new."""
         from cloudrun.shares import old_price  # the catalogue with it: most commands close nothing
 
         aged = old_price(charge)
-        key = (*self.all_of(charge).values(), aged.isoformat() if aged else "")
+        key = (*self.all_of(charge, run).values(), aged.isoformat() if aged else "")
         if key not in self._kinds:
             self._kinds[key] = self._kind(key)
         return self._kinds[key]

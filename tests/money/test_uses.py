@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sqlite3
 from datetime import date, timedelta
 from decimal import Decimal
@@ -169,6 +170,20 @@ def test_the_report_and_the_runs_agree_to_the_cent(store: Store, cli: Call) -> N
     table = cli("cost", "report", "--by", "run").out
     assert "(no run's)" in table
     assert "7.30" in table.splitlines()[-1]
+
+
+def test_every_run_s_own_cost_is_the_report_s(store: Store) -> None:
+    """On a machine that many used for weeks, some at once and some over midnight."""
+    lines, chance = kept(store), random.Random(0)
+    starts = [round(chance.uniform(0, 500), 3) for _ in range(60)]
+    runs = [ran(store, f"r{i:07}", at, at + chance.uniform(0, 20)) for i, at in enumerate(starts)]
+    for line in lines:
+        store.close_charge(line.id or 0, START + 510 * HOUR)
+    found = {each.key: each.total for each in store.spent("run")}
+    costs = {run.id: cost_so_far_usd(store, run, now=START + 900 * HOUR) for run in runs}
+    shown = {run.id: found[run.id] for run in runs}
+    assert {name: (cost or 0) * MICROS for name, cost in costs.items()} == shown
+    assert sum(found.values()) == 510 * 365_000
 
 
 def test_a_run_that_waits_or_goes_on(store: Store) -> None:
