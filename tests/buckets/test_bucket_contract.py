@@ -8,11 +8,15 @@ import os
 import ssl
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError
+from urllib.parse import parse_qs, urlsplit
 from urllib.request import Request, urlopen
 
+import boto3
 import pytest
 from aws_keys import use_aws
+from azure.storage.blob import BlobServiceClient, UserDelegationKey
 from bucket_cases import CONTAINER, Case, S3Case
 
 from cloudrun.bucket import open_bucket, parse_place
@@ -230,3 +234,53 @@ def test_a_wrong_key_of_azure_is_said(
     with pytest.raises(Credentials, match="may not do that") as caught:
         list(open_bucket(f"az://{CONTAINER}", settings).list())
     assert "AZURE_STORAGE_KEY" in caught.value.hint
+
+
+def test_an_address_of_s3_is_signed_for_the_buckets_own_region(
+    aws: AwsDouble, settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    use_aws(monkeypatch, tmp_path, aws.url)
+    where: Any = {"LocationConstraint": "eu-west-1"}
+    boto3.client("s3").create_bucket(Bucket="far-away", CreateBucketConfiguration=where)
+    bucket = open_bucket("s3://far-away/place", settings)
+    aws.forget_calls()
+    urls = [bucket.sign(f"key{number}", "PUT", 60) for number in range(3)]
+    assert all("%2Feu-west-1%2Fs3%2F" in url for url in urls)
+    assert len(aws.calls()) <= 1  # the region, once
+
+
+def test_credentials_of_a_session_limit_what_they_sign(
+    aws: AwsDouble, settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    use_aws(monkeypatch, tmp_path, aws.url)
+    assert open_bucket("s3://some-bucket", settings).signing_limit == ""
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "of-a-session")
+    assert "session" in open_bucket("s3://some-bucket", settings).signing_limit
+
+
+def test_a_login_of_azure_asks_for_one_key_however_many_addresses_it_signs(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only Microsoft gives such keys: what the account would answer is put in its place."""
+    monkeypatch.delenv("AZURE_STORAGE_CONNECTION_STRING", raising=False)
+    monkeypatch.delenv("AZURE_STORAGE_KEY", raising=False)
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT", "results")
+    given = UserDelegationKey()
+    given.signed_oid = given.signed_tid = "00000000-0000-0000-0000-000000000000"
+    given.signed_service, given.signed_version, given.value = "b", "2020-12-06", KEY
+    asked: list[datetime] = []
+
+    def give(_: object, begins: datetime, ends: datetime) -> UserDelegationKey:
+        given.signed_start, given.signed_expiry = begins.isoformat(), ends.isoformat()
+        asked.append(ends)
+        return given
+
+    monkeypatch.setattr(BlobServiceClient, "get_user_delegation_key", give)
+    bucket = open_bucket(f"az://{CONTAINER}", settings)
+    assert "rights" in bucket.signing_limit
+    for seconds in (3600.0, 8 * 24 * 3600.0):
+        asked.clear()
+        urls = [bucket.sign(f"key{number}", "PUT", seconds) for number in range(20)]
+        assert len(asked) == 1
+        ends = [parse_qs(urlsplit(url).query)["se"][0] for url in urls]
+        assert all(datetime.fromisoformat(end) <= asked[0] for end in ends)
