@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cloudrun.cli import render
-from cloudrun.cli.shapes import Shape, money_shape, time_shape
+from cloudrun.cli.data_look import dataset_shape
+from cloudrun.cli.shapes import Shape, money_shape
 from cloudrun.cli.table import Column
 from cloudrun.cli.text import UNKNOWN, money, plain_money, plural, size
 
@@ -57,18 +58,7 @@ def cleanup_shape(cleanup: Cleanup, done: Cleaned | None) -> Shape:
 
 def data_cleanup_shape(cleanup: DataCleanup, done: tuple[int, int] | None) -> Shape:
     return {
-        "datasets": [
-            {
-                "name": each.name,
-                "version": each.version,
-                "digest": each.digest,
-                "added_at": time_shape(each.added_at),
-                "files": each.files,
-                "size_bytes": each.size_bytes,
-                "source": each.source,
-            }
-            for each in cleanup.datasets
-        ],
+        "datasets": [dataset_shape(each) for each in cleanup.datasets],
         "size_bytes": cleanup.size_bytes,
         "kept": {"used": cleanup.used, "in_buckets": cleanup.stored},
         "cleaned": done and {"datasets": done[0], "size_bytes": done[1]},

@@ -50,7 +50,12 @@ def list_all(name: str, as_json: bool) -> None:
     client = open_client()
     found, places = client.datasets(name), client.data_places()
     if as_json:
-        render.as_json([_shape(each, runs, places.get(each.digest, ())) for each, runs in found])
+        render.as_json(
+            [
+                {**dataset_shape(each), "runs": runs, "places": places.get(each.digest, [])}
+                for each, runs in found
+            ]
+        )
         return
     if not found:
         render.say("no datasets yet: cloudrun data upload FOLDER --name NAME")
@@ -160,7 +165,8 @@ def _row(each: Dataset, runs: Sequence[str], places: Sequence[str]) -> tuple[str
     )
 
 
-def _shape(each: Dataset, runs: Sequence[str], places: Sequence[str]) -> Shape:
+def dataset_shape(each: Dataset) -> Shape:
+    """One version, without who uses it and where else it lies."""
     return {
         "name": each.name,
         "version": each.version,
@@ -170,6 +176,4 @@ def _shape(each: Dataset, runs: Sequence[str], places: Sequence[str]) -> Shape:
         "size_bytes": each.size_bytes,
         "source": each.source,
         "url": each.url,
-        "runs": list(runs),
-        "places": list(places),
     }
