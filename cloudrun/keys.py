@@ -11,13 +11,18 @@ After the replacement the private `host_key` is gone: the host alone has its own
 
 from __future__ import annotations
 
+import base64
+import binascii
 import fcntl
+import hashlib
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from cloudrun.errors import HostKeyMismatch
 
 LOGIN_KEY = "id_ed25519"
 HOST_KEY = "host_key"
@@ -48,6 +53,16 @@ def make_keys(folder: Path, *, comment: str) -> Keys:
             host_private=host.read_text() if host.exists() else "",
             host_public=_public(host).read_text().strip(),
         )
+
+
+def fingerprint(host_key: str) -> str:
+    """SHA256:... of a public key line, as `ssh-keygen -l` and ssh itself show it. Raises HostKeyMismatch."""
+    words = host_key.split()
+    try:
+        blob = base64.b64decode(words[1], validate=True)
+    except (IndexError, binascii.Error) as error:
+        raise HostKeyMismatch("the host's answer is no SSH host key", hint="check the address") from error
+    return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
 
 
 def host_key_lines(folder: Path) -> str:

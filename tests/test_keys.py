@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from cloudrun import keys
-from cloudrun.keys import host_key_lines, make_keys
+from cloudrun.errors import HostKeyMismatch
+from cloudrun.keys import fingerprint, host_key_lines, make_keys
 
 
 def test_the_pairs_belong_together_and_are_private(tmp_path: Path) -> None:
@@ -83,3 +84,10 @@ def public_half(private: Path) -> list[str]:
     """As OpenSSH's own program derives it."""
     done = subprocess.run(["ssh-keygen", "-y", "-f", private], capture_output=True, text=True, check=True)
     return done.stdout.split()[:2]
+
+
+def test_fingerprint_is_that_of_ssh_keygen() -> None:
+    key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl github.com"
+    assert fingerprint(key) == "SHA256:+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU"
+    with pytest.raises(HostKeyMismatch):
+        fingerprint("nonsense")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
 import textwrap
 from collections.abc import Sequence
 from datetime import datetime
@@ -14,7 +11,6 @@ from typing import TYPE_CHECKING
 from cloudrun.cli.plan_view import field, price_text
 from cloudrun.cli.table import GAP, Column
 from cloudrun.cli.text import UNKNOWN, clock, plain_money, short_duration, size, until
-from cloudrun.errors import HostKeyMismatch
 from cloudrun.models import Machine, MachineState, Market
 
 if TYPE_CHECKING:
@@ -93,16 +89,6 @@ def _wrapped(text: str, columns: int, *, mark: str = "") -> list[str]:
     wrapper = textwrap.TextWrapper(max(columns, LEAST_COLUMNS), initial_indent=mark, subsequent_indent=indent)
     wrapper.break_long_words = wrapper.break_on_hyphens = False
     return wrapper.wrap(text)
-
-
-def fingerprint(host_key: str) -> str:
-    """SHA256:... of a public key line, as `ssh-keygen -l` and ssh itself show it. Raises HostKeyMismatch."""
-    words = host_key.split()
-    try:
-        blob = base64.b64decode(words[1], validate=True)
-    except (IndexError, binascii.Error) as error:
-        raise HostKeyMismatch("the host's answer is no SSH host key", hint="check the address") from error
-    return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
 
 
 def billed(machine: Machine) -> bool:

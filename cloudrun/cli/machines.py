@@ -13,7 +13,6 @@ from cloudrun.cli.machine_view import (
     MACHINE_COLUMNS,
     billed,
     finding_rows,
-    fingerprint,
     machine_fields,
     machine_row,
 )
@@ -32,6 +31,7 @@ from cloudrun.cli.text import clock, money, until
 from cloudrun.cli.watch import Watcher
 from cloudrun.client import Client
 from cloudrun.errors import HostKeyMismatch, MachineError, NotFound, UsageError
+from cloudrun.keys import fingerprint
 from cloudrun.models import Machine, RunState
 
 RUNS_SHOWN = 20

@@ -6,8 +6,6 @@ first connection, which that key verified, the machine makes one that never leav
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import shlex
 import socket
 import time
@@ -43,12 +41,6 @@ def scan_host_key(host: str, port: int) -> str:
     except (paramiko.SSHException, EOFError, OSError) as error:
         raise ConnectFailed(f"{where}: {error}", hint="does an SSH server answer on that port?") from error
     return f"{key.get_name()} {key.get_base64()}"
-
-
-def fingerprint(host_key: str) -> str:
-    """SHA256:... as ssh-keygen -l shows it, for the user to compare."""
-    digest = hashlib.sha256(base64.b64decode(host_key.split()[1])).digest()
-    return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
 
 
 def rotate_host_key(

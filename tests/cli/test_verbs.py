@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from cli_samples import Cli
 
-from cloudrun.cli.machine_view import fingerprint
 from cloudrun.client import Client
+from cloudrun.keys import fingerprint
 from cloudrun.models import RunState
 
 JobMaker = Callable[..., Path]

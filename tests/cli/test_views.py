@@ -11,9 +11,8 @@ import pytest
 from cli_samples import NOW, a_machine, a_run
 
 from cloudrun.cli import plan_view, run_view, table
-from cloudrun.cli.machine_view import MACHINE_COLUMNS, fingerprint, machine_row
+from cloudrun.cli.machine_view import MACHINE_COLUMNS, machine_row
 from cloudrun.cli.watch import stage_line
-from cloudrun.errors import HostKeyMismatch
 from cloudrun.models import (
     Attempt,
     Bundle,
@@ -239,13 +238,6 @@ def test_stage_lines_stand_under_each_other() -> None:
     ]
     assert len({len(line) for line in lines}) == 1
     assert stage_line(Stage.LAUNCH, 0.31, "local") == " 6 launch     local                  0.31 s"
-
-
-def test_fingerprint_is_that_of_ssh_keygen() -> None:
-    key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl github.com"
-    assert fingerprint(key) == "SHA256:+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU"
-    with pytest.raises(HostKeyMismatch):
-        fingerprint("nonsense")
 
 
 def test_names_from_elsewhere_cannot_steer_the_terminal() -> None:

@@ -16,13 +16,12 @@ from servers import OpenSshServer, launch
 
 from cloudrun.config import Settings
 from cloudrun.errors import ConnectFailed, HostKeyMismatch, NotOffered, ProviderError, Refused
-from cloudrun.keys import make_key
+from cloudrun.keys import fingerprint, make_key
 from cloudrun.models import MachineState
 from cloudrun.providers.attached import AttachedProvider, parse_target
 from cloudrun.providers.base import Attachable
 from cloudrun.providers.local import LocalProvider
 from cloudrun.remote.connect import connect
-from cloudrun.remote.hostkey import fingerprint
 
 
 def test_the_host_key_is_scanned_and_shown_as_ssh_keygen_does(
