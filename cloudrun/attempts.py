@@ -1,9 +1,11 @@
-"""Which machine a run tries next: the choice behind the road's two backward edges."""
+"""A run and its attempts as they begin, and which machine is tried next: the choice behind the road's two
+backward edges."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 
 from cloudrun import catalog
@@ -18,7 +20,9 @@ from cloudrun.models import (
     Outcome,
     Plan,
     Run,
+    RunState,
     Stack,
+    Stage,
 )
 
 # NVIDIA's images take 60 to 75 GB; the course of 2017 needed 70, and its 30 GB filled at once.
@@ -58,6 +62,38 @@ def order_of(plan: Plan, secrets: Sequence[str]) -> Order:
         data=plan.data,
         outputs_to=plan.outputs_to,
     )
+
+
+def new_run(plan: Plan, run_id: str, digest: str, *, at: datetime) -> Run:
+    """The run that a plan becomes, not kept yet. digest: of its bundle."""
+    job, metric = plan.job, plan.job.metric
+    return Run(
+        id=run_id,
+        job=job.name,
+        project=job.project,
+        preset=plan.preset,
+        args=plan.args,
+        command=(*job.command, *plan.args),
+        stack=plan.stack.name,
+        bundle=digest,
+        outputs=job.outputs,
+        state=RunState.STARTING,
+        stage=Stage.RECORD,
+        submitted_at=at,
+        on=plan.machine,
+        metric_name=metric.name if metric else "",
+        metric_direction=metric.direction if metric else "max",
+        max_hours=plan.max_hours,
+        budget_usd=plan.budget_usd,
+        resume=job.resume,
+        env=plan.env,
+    )
+
+
+def new_attempt(run: Run, number: int, offer: Offer) -> Attempt:
+    """A try at the run with that offer, or on the machine that it was given; not kept yet."""
+    machine = run.on or machine_name(run, number)
+    return Attempt(run=run.id, number=number, token=token_of(run.id, number), offer=offer, machine=machine)
 
 
 def next_offer(

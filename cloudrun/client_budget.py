@@ -47,7 +47,7 @@ class BudgetVerbs:
         if not self.settings.budgets:
             return
         from cloudrun import spending
-        from cloudrun.execute import load_order
+        from cloudrun.runrecord import load_order
 
         order = load_order(ctx, run)
         spending.check_month(ctx, run, order, order.candidates, order.budget_usd)

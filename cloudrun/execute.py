@@ -10,10 +10,8 @@ candidate, and a preemption takes a new machine with the last checkpoint.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
-from types import MappingProxyType
 from typing import NoReturn
 
 from cloudrun import bundle, charging, ledger, rent, spending
@@ -21,12 +19,12 @@ from cloudrun.attempts import (
     Order,
     disk_gb_of,
     hourly_usd,
-    machine_name,
+    new_attempt,
+    new_run,
     next_offer,
     offer_of,
     order_of,
     process_key,
-    token_of,
 )
 from cloudrun.capacity import REFUSALS, wait_for_capacity, where
 from cloudrun.carry import (
@@ -70,13 +68,13 @@ from cloudrun.models import (
     Stage,
 )
 from cloudrun.provision import provision as provision_machine
-from cloudrun.records import from_json, to_json
+from cloudrun.records import to_json
 from cloudrun.remote import process
 from cloudrun.remote.shell import Shell
 from cloudrun.runcost import cost_so_far_usd
 from cloudrun.runfiles import RunFiles
+from cloudrun.runrecord import load_order, save_record
 
-NO_LOCKS: Mapping[str, Mapping[str, str]] = MappingProxyType({})
 FINAL_STATE = {
     Outcome.SUCCEEDED: RunState.SUCCEEDED,
     Outcome.FAILED: RunState.FAILED,
@@ -129,12 +127,12 @@ def record(ctx: Context, plan: Plan, run_id: str) -> Run:
     files = RunFiles(ctx.settings, run_id)
     files.create()
     snapshot = bundle.snapshot(plan.bundle, ctx.settings.objects_dir)
-    run = _new_run(plan, run_id, snapshot.digest)
+    run = new_run(plan, run_id, snapshot.digest, at=now())
     bundle.save_manifest(snapshot, files.bundle)
     order = order_of(plan, tuple(ctx.secrets))
     files.save_record({"run": to_json(run), "order": to_json(order)})
     offer = offer_of(ctx.store.find_machine(plan.machine)) if plan.machine else plan.candidates[0]
-    attempt = _new_attempt(run, 1, offer)
+    attempt = new_attempt(run, 1, offer)
     charges = [] if run.on else _charges(run, order, attempt)
     ctx.store.add_run(replace(run, machine=attempt.machine), attempt, charges)
     for stage, seconds in plan.stage_seconds:
@@ -306,7 +304,7 @@ def move_on(ctx: Context, run: Run, attempt: Attempt, loss: Preempted) -> Run:
 def begin_attempt(ctx: Context, run: Run, offer: Offer) -> Run:
     """A new attempt and its OPEN charge, committed before its machine is asked for."""
     number = len(ctx.store.list_attempts(run.id)) + 1
-    attempt = _new_attempt(run, number, offer)
+    attempt = new_attempt(run, number, offer)
     ctx.store.add_attempt(attempt)
     if not run.on:
         for charge in _charges(run, load_order(ctx, run), attempt):
@@ -347,61 +345,6 @@ def begin_again(ctx: Context, run: Run) -> Run:
         budget_usd=spending.granted_usd(ctx, run, load_order(ctx, run)),
     )
     return begin_attempt(ctx, run, offer)
-
-
-def load_order(ctx: Context, run: Run) -> Order:
-    """What the plan ordered, read back from run.json."""
-    try:
-        return from_json(Order, ctx.files(run).load_record()["order"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise MachineError(
-            f"{ctx.files(run).record} cannot be read: {error}",
-            hint="submit the job again; its code is in `clone`",
-        ) from error
-
-
-def save_record(ctx: Context, run: Run, *, locks: Mapping[str, Mapping[str, str]] = NO_LOCKS) -> None:
-    """Keep run.json up with the store's rows. locks: what an attempt's machine holds, by number."""
-    files = ctx.files(run)
-    files.save_record(
-        {
-            "run": to_json(run),
-            "order": to_json(load_order(ctx, run)),
-            "attempts": to_json(ctx.store.list_attempts(run.id)),
-            "charges": to_json(ctx.store.list_charges(run=run.id)),
-            "stack_locks": {**files.stack_locks(), **locks},
-        }
-    )
-
-
-def _new_run(plan: Plan, run_id: str, digest: str) -> Run:
-    job, metric = plan.job, plan.job.metric
-    return Run(
-        id=run_id,
-        job=job.name,
-        project=job.project,
-        preset=plan.preset,
-        args=plan.args,
-        command=(*job.command, *plan.args),
-        stack=plan.stack.name,
-        bundle=digest,
-        outputs=job.outputs,
-        state=RunState.STARTING,
-        stage=Stage.RECORD,
-        submitted_at=now(),
-        on=plan.machine,
-        metric_name=metric.name if metric else "",
-        metric_direction=metric.direction if metric else "max",
-        max_hours=plan.max_hours,
-        budget_usd=plan.budget_usd,
-        resume=job.resume,
-        env=plan.env,
-    )
-
-
-def _new_attempt(run: Run, number: int, offer: Offer) -> Attempt:
-    machine = run.on or machine_name(run, number)
-    return Attempt(run=run.id, number=number, token=token_of(run.id, number), offer=offer, machine=machine)
 
 
 def _spec(ctx: Context, run: Run, attempt: Attempt) -> LaunchSpec:
