@@ -20,6 +20,7 @@ first_boot() {
   # shellcheck disable=SC2016
   [ -z "$SYSTEM" ] || home='$HOME' # every machine's own there
   mkdir -p "${script%/*}"
+  rm -f "${script%/*}/cloudrun.sh" # a launch of ours brings its own; who launches otherwise wants no guard
   cat >"$script" <<SCRIPT
 #!/bin/sh
 rm -f "$home/.cloudrun/guard.json" "$home/.cloudrun/guard.lock" "\$0"
@@ -49,16 +50,15 @@ identity() {
 # Azure's own agent forgets this machine's certificates and orders, as Microsoft asks for before a disk is
 # kept. The login user stays: cloud-init gives it the next machine's key.
 azure_agent() {
-  [ -z "$SYSTEM" ] || return 0
-  ! command -v waagent >/dev/null || waagent -force -deprovision >/dev/null
+  if [ -z "$SYSTEM" ] && command -v waagent >/dev/null; then waagent -force -deprovision >/dev/null; fi
+  # What older ones leave there: the boot payload with its keys.
+  [ ! -d "$SYSTEM/var/lib/waagent" ] || find "$SYSTEM/var/lib/waagent" -mindepth 1 -delete
 }
 
 # What `cloud-init clean` removes, by hand: the first versions of it have no such command.
 cloud_init() {
   [ ! -d "$SYSTEM/var/lib/cloud" ] || find "$SYSTEM/var/lib/cloud" -mindepth 1 -maxdepth 1 \
     ! -name seed ! -name scripts -exec rm -rf {} +
-  # Azure's agent keeps the boot payload with its keys there, and certificates.
-  [ ! -d "$SYSTEM/var/lib/waagent" ] || find "$SYSTEM/var/lib/waagent" -mindepth 1 -delete
 }
 
 caches_and_logs() {

@@ -39,6 +39,7 @@ def create_image(session: Session, machine: Machine, name: str, tags: Mapping[st
     image by its name."""
     region = machine.region
     told = {**tags, SHOWN_NAME: name}
+    forget(session, _answer_name(region, tags.get(t.STACK_HASH, "")))  # also should nobody ask how it fares
     with mapped(region=region, what=f"make image {name}"):
         try:
             answer = session.client("ec2", region).create_image(
