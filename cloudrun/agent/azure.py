@@ -94,14 +94,22 @@ class Notices:
 
     def done(self):
         """All runs have ended: once the disk has all that they wrote, Azure may go ahead. Approves each event
-        once, however often it is called."""
-        if not self.waiting:
+        once, however often it is called. Where the disk goes too, what is being stored of it has the time that
+        is left."""
+        if not self.waiting or self.action == "terminate" and is_storing():
             return
         os.sync()
         body = json.dumps({"StartRequests": [{"EventId": number} for number in self.waiting]}).encode("ascii")
         ask_metadata(EVENTS, ANSWER_S, "POST", body)
         self.approved.update(self.waiting)
         self.waiting = []
+
+
+def is_storing():
+    """Whether the outbox of a run is not done yet."""
+    runs = os.path.join(os.path.expanduser("~"), ".cloudrun", "runs")
+    keys = os.listdir(runs) if os.path.isdir(runs) else []
+    return any(os.path.exists(os.path.join(runs, key, "outbox")) for key in keys)
 
 
 def unix_time(text):

@@ -236,6 +236,23 @@ def test_where_the_disk_goes_too_whoever_brings_results_home_has_the_time_that_i
         wait_for(lambda: azure.approvals)
 
 
+def test_where_the_disk_goes_too_what_is_stored_without_a_client_has_the_time_that_is_left(
+    machine: LocalShell, azure: LittleAzure, hasty: None
+) -> None:
+    azure.policy = "Delete"
+    start_script(machine, TERMINABLE)
+    outbox = machine.run_dir(KEY) / "outbox"
+    outbox.write_text("{}")
+    guarded(machine)
+    up(machine)
+    azure.schedule("Preempt")
+    assert follow_to_end(machine)[1].reason == "preempted"
+    asked_again(azure)
+    assert azure.approvals == []
+    outbox.unlink()
+    wait_for(lambda: azure.approvals)
+
+
 # --- what is no preemption ---------------------------------------------------------------
 
 

@@ -21,7 +21,7 @@ from cloudrun.bucket import open_bucket
 from cloudrun.client import Client
 from cloudrun.errors import MachineError
 from cloudrun.guard import policy
-from cloudrun.models import Guard, Market, Outcome, Run, RunState
+from cloudrun.models import Guard, Machine, Market, Outcome, Run, RunState
 from cloudrun.outputs import list_folder
 from cloudrun.providers.base import Bucket, SelfRelease
 from cloudrun.remote import agentlink
@@ -80,6 +80,16 @@ def abandon(client: Client, run: Run) -> None:
     """Its supervisor is killed, and nobody takes its place."""
     os.kill(client.store.find_run(run.id).supervisor_pid, signal.SIGKILL)
     wait_for(lambda: not client.files(run.id).walked())
+
+
+def hang_up(machine: Machine) -> None:
+    """End the connections to it that outlive their clients for a while."""
+    assert machine.address
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = entry.read_bytes().split(b"\0")
+            if words[0].endswith(b"ssh") and machine.address.host.encode() in words:
+                os.kill(int(entry.parent.name), signal.SIGTERM)
 
 
 def end_soon(client: Client, run: Run) -> str:
@@ -169,6 +179,8 @@ def test_what_a_preempted_run_saved_in_its_last_seconds_is_not_lost(
     client: Client, cloud: RentedCloud, place: tuple[str, str]
 ) -> None:
     kind, address = place
+    if kind == AZURE_TYPE and cloud.record.kind == "embedded":
+        pytest.skip("embedded machines of Azure have no notices: they cannot write /var/lib; root has others")
     bucket = open_bucket(address, client.settings)
     run = submit_drill(client, epochs=40, type=kind, options=ONE_TIME, outputs_to=address)
     wait_for(lambda: last_epoch(client, run.id) >= 4)
@@ -177,6 +189,7 @@ def test_what_a_preempted_run_saved_in_its_last_seconds_is_not_lost(
     machine = client.machine(client.store.find_run(run.id).machine)
     with closing(client.shell(machine.name)) as shell:
         wait_for(lambda: f'"epoch": {known + 10},' in shell.run("cat .cloudrun/runs/*/log").text)
+    hang_up(machine)
     cloud.preempt(machine.id, notice_s=8)
     wait_for(lambda: letter(run) in stored(bucket))
     wait_for(lambda: machine.id not in cloud.live())
