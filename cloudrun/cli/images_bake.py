@@ -72,7 +72,8 @@ def bake(stack: str, dry_run: bool, yes: bool, as_json: bool, **asked: Any) -> N
     """
     client = open_client()
     plan = client.plan_bake(stack, **{**asked, "disk_gb": asked["disk_gb"] or 0})
-    for line in _plan_lines(plan):
+    warnings = [field("warning", each) for each in client.limits(plan.candidates)]
+    for line in [*_plan_lines(plan), *warnings]:
         (render.data if dry_run and not as_json else render.say)(line)
     if dry_run:
         if as_json:

@@ -25,6 +25,7 @@ def kill_at(point: str, stack: str, *, limit_s: float = 0) -> None:
     assert subprocess.run(command, check=False, timeout=100).returncode == KILLED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", ["launched", "30-theanorc applied", "cleaned", "asked", "waiting", "made"])
 def test_the_next_bake_lets_go_what_a_killed_one_left(
     client: Client, cloud: RentedCloud, stack: str, point: str
