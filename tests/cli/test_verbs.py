@@ -57,7 +57,9 @@ def test_looking_at_a_run(cli: Cli, make_job: JobMaker, tmp_path: Path) -> None:
     make_job(RESULT, metric="val_acc")
     run = cli("submit", "tiny", "--json").json
     assert cli("status", "--json").json == [run]
-    assert cli("status", run["id"][:4], "--json").json == run
+    looked_at = cli("status", run["id"][:4], "--json").json
+    assert looked_at.pop("stack_lock")["cpu_count"]
+    assert looked_at == run
     assert run["id"] in cli("status").out
     detail = cli("status", "last").out
     assert "10 release" in detail
