@@ -25,9 +25,9 @@ def adopt(ctx: Context, providers: tuple[str, ...]) -> list[Machine]:
     Blocking; asks each provider for its machines and each running machine for its runs.
     Idempotent: what is known is left as it is. Returns the machines that were new.
     """
-    adopted = [machine for name in providers for machine in _adopt_machines(ctx, name)]
     for folder in sorted(ctx.settings.runs_dir.glob("*/run.json")):
-        _adopt_from_home(ctx, folder.parent.name)
+        _adopt_from_home(ctx, folder.parent.name)  # first: a run knows what is charged for its machine
+    adopted = [machine for name in providers for machine in _adopt_machines(ctx, name)]
     for machine in ctx.store.list_machines():
         if machine.state is MachineState.RUNNING:
             _adopt_from_machine(ctx, machine)
@@ -46,7 +46,8 @@ def _adopt_machines(ctx: Context, provider: str) -> list[Machine]:
             continue
         ctx.store.add_machine(machine)
         new.append(machine)
-        if machine.launched_at is not None:
+        charged = ctx.store.list_charges(machine=machine.name, open_only=True)
+        if machine.launched_at is not None and not charged:
             offer, at = offer_of(machine), machine.launched_at
             charging.open_rent(ctx, offer, disk_gb=machine.disk_gb, machine=machine.name, run="", at=at)
     return new
@@ -65,6 +66,8 @@ def _adopt_from_home(ctx: Context, run_id: str) -> None:
         ctx.on_event(Note(f"{run_id}: its run.json cannot be read ({error}); left as it is"))
         return
     if attempts:
+        if not run.state.final and attempts[-1].started_at is not None:
+            run = _on_its_way(run, attempts[-1].machine)
         ctx.store.add_run(run, attempts[0], charges)
         for attempt in attempts[1:]:
             ctx.store.add_attempt(attempt)
@@ -89,7 +92,7 @@ def _adopt_process(
     status: process.ProcessStatus,
     spec: Mapping[str, object],
 ) -> None:
-    """A run that only its machine remembers: it is put at stage 9, so that `attach` walks it home."""
+    """A run that only its machine remembers."""
     labels = spec.get("labels")
     try:
         assert isinstance(labels, Mapping)  # noqa: S101  # as we wrote it; anything else is handled below
@@ -98,7 +101,7 @@ def _adopt_process(
     except (AssertionError, ValueError, KeyError, TypeError) as error:
         ctx.on_event(Note(f"{machine.name} holds a run {run_id} that is not ours to read: {error}"))
         return
-    run = replace(run, id=run_id, state=RunState.RUNNING, stage=Stage.FOLLOW, machine=machine.name)
+    run = _on_its_way(replace(run, id=run_id), machine.name)
     attempt = Attempt(
         run=run_id,
         number=number,
@@ -111,6 +114,11 @@ def _adopt_process(
     files.create()
     files.save_record({"run": json.loads(labels["run"]), "order": order})
     ctx.store.add_run(run, attempt, ())
+
+
+def _on_its_way(run: Run, machine: str) -> Run:
+    """At stage 9, from where `attach` walks it home, whatever became of it since."""
+    return replace(run, state=RunState.RUNNING, stage=Stage.FOLLOW, machine=machine)
 
 
 def _known(ctx: Context, run_id: str) -> bool:

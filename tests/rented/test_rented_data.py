@@ -158,6 +158,8 @@ def test_a_run_whose_store_is_lost_keeps_its_data(
         path.unlink()
     again = Client(load_settings())
     again.adopt()
+    charged = again.store.list_charges(machine=run.machine, open_only=True)
+    assert [charge.run for charge in charged if charge.what == "compute"] == [run.id]
     assert [users for _, users in again.datasets("horses")] == [[run.id]]
     cloud.preempt(again.machine(run.machine).id, notice_s=30)
     found = again.attach(run.id)
@@ -208,9 +210,9 @@ def place(request: pytest.FixtureRequest, cloud: RentedCloud) -> tuple[str, str]
     if request.param == "aws":
         boto3.client("s3").create_bucket(Bucket=BUCKET)
         return TYPE, f"s3://{BUCKET}/{below}"
-    with BlobServiceClient.from_connection_string(os.environ["AZURE_STORAGE_CONNECTION_STRING"]) as service:
-        with suppress(ResourceExistsError):
-            service.create_container(BUCKET)
+    account = os.environ["AZURE_STORAGE_CONNECTION_STRING"]
+    with BlobServiceClient.from_connection_string(account) as service, suppress(ResourceExistsError):
+        service.create_container(BUCKET)
     return AZURE_TYPE, f"az://{BUCKET}/{below}"
 
 
