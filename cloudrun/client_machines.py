@@ -206,11 +206,9 @@ class MachineVerbs:
         if not self.settings.budgets or all(offer.market is Market.OWN for offer in candidates):
             return ()
         from cloudrun import budget
-        from cloudrun.plan import launch_worst_case_usd
+        from cloudrun.spending import Spending
 
-        each = launch_worst_case_usd(
-            candidates, max_hours=max_hours, budget_usd=budget_usd, disk_gb=disk_gb, keep=keep
-        )
+        each = Spending(max_hours, budget_usd, disk_gb, keep=keep).worst_case_usd(candidates)
         worst = None if each is None else each * count
         return budget.check(self.store, self.settings.budgets, worst, now=datetime.now(UTC))
 

@@ -28,6 +28,7 @@ from cloudrun.locks import holding
 from cloudrun.models import Guard, LaunchOptions, Machine, Market, Offer, OnPreempt, Stack
 from cloudrun.providers import tags as t
 from cloudrun.providers.base import SnapshotImages
+from cloudrun.spending import Spending
 
 MAX_HOURS = 4.0  # CUDA and a framework take half an hour, a disk of 100 GB about as long to be kept
 IDLE_MINUTES = 60.0  # nobody works on it while its disk is kept
@@ -60,7 +61,6 @@ def plan_bake(
 ) -> Bake:
     """Asks the provider which images there are. Raises Refused for what cannot be baked, where one with the
     same stack is there already (without `again`), and for a name that is taken."""
-    from cloudrun.plan import launch_worst_case_usd
     from cloudrun.stacks import stack_hash
 
     offer = candidates[0]
@@ -84,7 +84,7 @@ def plan_bake(
             hint="--again bakes another, from the published image of today",
         )
     ours = tuple(each for each in candidates if each.region == offer.region)
-    worst = launch_worst_case_usd(ours, max_hours=MAX_HOURS, budget_usd=None, disk_gb=disk_gb)
+    worst = Spending(MAX_HOURS, None, disk_gb).worst_case_usd(ours)
     return Bake(chosen, stack, made_of, ours, disk_gb, worst, _kept_price(offer.provider))
 
 

@@ -10,13 +10,12 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from cloudrun import catalog
-from cloudrun.attempts import disk_gb_of, hourly_usd, offer_of
-from cloudrun.billing import billed_quantity
+from cloudrun.attempts import disk_gb_of, offer_of
 from cloudrun.bundle import refuse_secrets, scan
 from cloudrun.config import Settings
 from cloudrun.errors import ProviderError, Quota, Refused
@@ -38,6 +37,7 @@ from cloudrun.models import (
 )
 from cloudrun.offers import pick_stack, rank
 from cloudrun.providers.base import Need, Provider, SelfRelease
+from cloudrun.spending import Spending
 from cloudrun.stacks import NONE, load_stack
 from cloudrun.target import LOCAL, Target, find_target
 
@@ -87,7 +87,7 @@ def make_plan(
         stacks = [load_stack(name) for name in ([stack] if stack else loaded.stacks)]
     with clock.stage(Stage.CHOOSE):
         target = find_target(machines, on=on, type=type, market=market)
-        spending = _Spending(max_hours, budget_usd, disk_gb, PULL_GRACE_MINUTES)
+        spending = Spending(max_hours, budget_usd, disk_gb, PULL_GRACE_MINUTES, keep)
         if target.machine:
             max_hours = spending.hours_on(target.machine)
             picked = _fit_machine(target.machine, loaded.gpu, stacks)
@@ -119,7 +119,11 @@ def make_plan(
         target_reason=target.reason,
         max_hours=max_hours,
         budget_usd=budget_usd,
-        worst_case_usd=_worst_case_usd(spending, target, candidates, keep=keep),
+        worst_case_usd=(
+            spending.worst_case_on_usd(target.machine)
+            if target.machine
+            else spending.worst_case_usd(candidates)
+        ),
         disk_gb=disk_gb,
         keep=keep,
         options=options,
@@ -151,26 +155,8 @@ def plan_launch(
     names = [stack] if stack else [NONE] if target.local else list(DEFAULT_STACKS)
     stacks = [load_stack(name) for name in names]
     ranked = _offers(target, providers, GpuNeed(), stacks, market, regions)
-    spending = _Spending(_limit("max-hours", max_hours), budget_usd, disk_gb)
+    spending = Spending(_limit("max-hours", max_hours), budget_usd, disk_gb)
     return _choose(ranked, GpuNeed(), stacks, spending)
-
-
-def launch_worst_case_usd(
-    candidates: Sequence[Offer],
-    *,
-    max_hours: float | None,
-    budget_usd: Decimal | None,
-    disk_gb: int,
-    grace_minutes: float = 0.0,
-    keep: bool = False,
-) -> Decimal | None:
-    """What a machine of the dearest candidate costs until its deadline, which is past max_hours by the grace;
-    None without one, or a price. One that is to be kept ends when its budget is spent."""
-    if all(offer.market is Market.OWN for offer in candidates):
-        return Decimal(0)
-    if keep:
-        return budget_usd
-    return _Spending(max_hours, budget_usd, disk_gb, grace_minutes).worst_case_usd(None, candidates)
 
 
 def find_offers(
@@ -230,87 +216,6 @@ class _Clock:
         self.seconds.append((stage, time.monotonic() - started))
 
 
-@dataclass(frozen=True)
-class _Spending:
-    """The limits that the user set on one run."""
-
-    max_hours: float | None
-    budget_usd: Decimal | None
-    disk_gb: int
-    grace_minutes: float = 0.0  # by which the machine may outlast max_hours
-
-    def per_hour_usd(self, offer: Offer) -> Decimal | None:
-        """Compute, disk and public address of an hour; None where the price is unknown."""
-        return hourly_usd(offer, self.disk_gb)
-
-    def affords(self, offer: Offer) -> bool:
-        """Whether the budget reaches for the first hour; an unknown price is never affordable."""
-        if self.budget_usd is None:
-            return True
-        price = self.per_hour_usd(offer)
-        return price is not None and price <= self.budget_usd
-
-    def worst_case_usd(self, machine: Machine | None, candidates: Sequence[Offer]) -> Decimal | None:
-        """The total at the deadline of the dearest candidate, at most the budget; None = unknown. With a job
-        the deadline is past max_hours, by the time for bringing the outputs home."""
-        if machine:
-            return self._total(_up_per_hour_usd(machine), self._hours_left_on(machine))
-        totals = [self._total(self.per_hour_usd(offer), self._billed_hours(offer)) for offer in candidates]
-        known = [total for total in totals if total is not None]
-        return max(known) if len(known) == len(totals) else None
-
-    def hours_on(self, machine: Machine) -> float | None:
-        """The run's limit on a machine that is up: its own, or where its budget is spent at what an hour
-        there costs; None = no limit. Raises Refused for a budget on a machine whose price is unknown."""
-        per_hour = _up_per_hour_usd(machine)
-        if self.budget_usd is None or per_hour == 0:
-            return self.max_hours
-        if per_hour is None:
-            raise Refused(
-                f"a budget needs a price, and that of {machine.name} is unknown", hint="use --max-hours"
-            )
-        spent = float(self.budget_usd / per_hour)
-        return spent if self.max_hours is None else min(self.max_hours, spent)
-
-    def _hours_left_on(self, machine: Machine) -> float | None:
-        """To the run's limit, or to the machine's deadline."""
-        own, deadline = self.hours_on(machine), machine.deadline_at
-        if deadline is None:
-            return own
-        left = max(0.0, (deadline - datetime.now(UTC)) / timedelta(hours=1))
-        return left if own is None else min(own, left)
-
-    def _billed_hours(self, offer: Offer) -> float | None:
-        """To the deadline, and at least what its provider bills for a machine that is up for a moment."""
-        if self.max_hours is None:
-            return None
-        at = datetime.now(UTC)
-        least = float(billed_quantity(offer.provider, offer.market, at, at))
-        return max(self.max_hours + self.grace_minutes / 60, least)
-
-    def _total(self, per_hour_usd: Decimal | None, hours: float | None) -> Decimal | None:
-        if per_hour_usd == 0:
-            return Decimal(0)
-        if per_hour_usd is None or hours is None:
-            return self.budget_usd
-        total = (per_hour_usd * Decimal(str(hours))).quantize(Decimal("0.0001"))
-        return total if self.budget_usd is None else min(total, self.budget_usd)
-
-
-def _worst_case_usd(
-    spending: _Spending, target: Target, candidates: Sequence[Offer], *, keep: bool
-) -> Decimal | None:
-    """A rented machine that is to be kept ends when its budget is spent: without one nobody knows."""
-    kept = keep and any(offer.market is not Market.OWN for offer in candidates)
-    return spending.budget_usd if kept else spending.worst_case_usd(target.machine, candidates)
-
-
-def _up_per_hour_usd(machine: Machine) -> Decimal | None:
-    """What an hour of a machine that is up costs, disk and address in."""
-    own = machine.market is Market.OWN
-    return Decimal(0) if own else hourly_usd(offer_of(machine), machine.disk_gb)
-
-
 def _limit(name: str, value: float | None) -> float | None:
     if value is not None and not 0 < value <= 1_000_000:
         raise Refused(f"--{name} is {value:g}", hint="use a positive number")
@@ -365,7 +270,7 @@ def _provider_offers(
 
 
 def _choose(
-    ranked: Sequence[Offer], need: GpuNeed, stacks: Sequence[Stack], spending: _Spending
+    ranked: Sequence[Offer], need: GpuNeed, stacks: Sequence[Stack], spending: Spending
 ) -> tuple[Stack, tuple[Offer, ...]]:
     """The stack for the cheapest fitting offer, and every fitting offer that the same stack drives."""
     if not ranked:
@@ -413,7 +318,7 @@ def _check_data(job: Job, settings: Settings, given: Sequence[DataInput]) -> Non
             raise Refused(f"job {job.name} needs data that is not here: {place}", hint=hint)
 
 
-def _warnings(candidates: Sequence[Offer], spending: _Spending) -> tuple[str, ...]:
+def _warnings(candidates: Sequence[Offer], spending: Spending) -> tuple[str, ...]:
     first = candidates[0] if candidates else None
     if first is None or first.market is Market.OWN:
         return ()
@@ -471,7 +376,7 @@ def _fix(offer: Offer, need: GpuNeed, stacks: Sequence[Stack]) -> str:
     )
 
 
-def _beyond(offer: Offer, spending: _Spending) -> str:
+def _beyond(offer: Offer, spending: Spending) -> str:
     price = spending.per_hour_usd(offer)
     if price is None:
         return f"{offer.type} has no known price, so a budget of {spending.budget_usd} USD cannot be kept"

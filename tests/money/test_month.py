@@ -22,7 +22,7 @@ from cloudrun.config_file import write_budgets
 from cloudrun.errors import ConfigError, Refused
 from cloudrun.events import Event
 from cloudrun.models import Machine, MachineState, Market, Offer
-from cloudrun.plan import launch_worst_case_usd
+from cloudrun.spending import Spending
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -132,7 +132,7 @@ def test_a_launch_asks_the_budget_and_ones_own_computer_is_free(client: Client) 
         client.check_launch([offer], budget_usd=Decimal(6), keep=True, count=2)
     assert client.check_launch([offer], budget_usd=Decimal(6), keep=True) == ()
     assert client.check_launch([Offer("local", "here", "local", Market.OWN, None)]) == ()
-    least = launch_worst_case_usd([offer], max_hours=1e-9, budget_usd=None, disk_gb=0)
+    least = Spending(1e-9, None, 0).worst_case_usd([offer])
     assert least == Decimal("0.0153")  # AWS bills a minute at least: 0.915 USD an hour with disk and address
 
 
