@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 
-from cloudrun import machines, rent
+from cloudrun import machine_off, machines, rent
 from cloudrun.context import Context, now
 from cloudrun.errors import CloudrunError
 from cloudrun.events import Note
@@ -156,9 +156,9 @@ def _unasked(step: Step) -> Step:
 
 def _state(machine: Machine) -> Finding:
     if machine.state is MachineState.STOPPED:
-        if rent.is_paused(machine):
+        if machine_off.is_paused(machine):
             detail, hint = f"stopped by {machine.provider} until there is capacity", "wait, or terminate it"
-        elif rent.is_evicted(machine):
+        elif machine_off.is_evicted(machine):
             detail = f"switched off by {machine.provider} or by its own guard; its disk is billed"
             hint = f"cloudrun machines start {machine.name}"
         else:

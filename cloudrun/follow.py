@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from contextlib import closing, suppress
 from typing import BinaryIO, Self
 
-from cloudrun import rent
+from cloudrun import machine_off, rent
 from cloudrun.attempts import process_key
 from cloudrun.capacity import REFUSALS, wait_for_capacity
 from cloudrun.context import Context, now
@@ -119,12 +119,12 @@ def _reconnect(ctx: Context, machine: Machine, loss: CloudrunError) -> tuple[Mac
     wait_s, started = 0.1, False
     while True:
         machine = rent.wake(ctx, machine)
-        if rent.waits_for_start(machine):
+        if machine_off.waits_for_start(machine):
             machine = _start_evicted(ctx, machine, again=started)
             started = True
             give_up_at = time.monotonic() + RECONNECT_FOR_S
-        rent.refuse_ended(machine)
-        if rent.is_paused(machine):
+        machine_off.refuse_ended(machine)
+        if machine_off.is_paused(machine):
             machine = _await_comeback(ctx, machine)
             give_up_at = time.monotonic() + RECONNECT_FOR_S
         shell = _try_shell(ctx, machine)
@@ -147,10 +147,10 @@ def _await_comeback(ctx: Context, machine: Machine) -> Machine:
     """Its provider stopped the machine and starts it again when it has capacity (blocking, hours). The
     run goes on there by itself, whether anybody waits here or not."""
     ctx.on_event(Note(f"{machine.provider} stopped {machine.name}; it starts again when there is capacity"))
-    while rent.is_paused(machine):
+    while machine_off.is_paused(machine):
         time.sleep(ctx.settings.poll_s)
         machine = rent.refresh(ctx, machine)
-    rent.refuse_ended(machine)
+    machine_off.refuse_ended(machine)
     return machine
 
 
@@ -167,7 +167,7 @@ def _start_evicted(ctx: Context, machine: Machine, *, again: bool) -> Machine:
         while dict(machine.detail).get("state") == "stopping":
             time.sleep(rent.first_wait_s(ctx, machine))
             machine = rent.refresh(ctx, machine)
-        if not rent.waits_for_start(machine):
+        if not machine_off.waits_for_start(machine):
             return machine  # somebody else has started it, or ended it
         try:
             return rent.start_again(ctx, machine)

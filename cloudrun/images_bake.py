@@ -23,7 +23,7 @@ from cloudrun.errors import ProviderError, Refused, StepFailed
 from cloudrun.events import Note
 from cloudrun.guard import make_guard
 from cloudrun.images import ImageState, OwnImage
-from cloudrun.images_own import remember
+from cloudrun.images_own import is_bare, remember
 from cloudrun.locks import holding
 from cloudrun.models import Guard, LaunchOptions, Machine, Market, Offer, OnPreempt, Stack
 from cloudrun.providers import tags as t
@@ -65,7 +65,7 @@ def plan_bake(
 
     offer = candidates[0]
     provider = keeper(ctx, offer.provider)
-    if not (stack.steps or stack.frameworks):
+    if is_bare(stack):
         raise Refused(f"stack {stack.name} installs nothing", hint="launch with it as it is")
     chosen = name or f"{re.sub(r'[^A-Za-z0-9._-]', '-', stack.name)[:32]}-{now():%Y%m%d-%H%M%S}"
     if not NAME.fullmatch(chosen):

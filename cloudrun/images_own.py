@@ -24,13 +24,18 @@ FILE = "cache/own-images.json"  # below the home folder; without it the order is
 Place = tuple[str, str, str]  # provider, region, stack's hash
 
 
+def is_bare(stack: Stack) -> bool:
+    """It installs nothing that an image could save."""
+    return not (stack.steps or stack.frameworks)
+
+
 def find(ctx: Context, spec: LaunchSpec) -> str:
     """Its id; "" where there is none, the launch shall have the published one, or nobody can be asked.
 
     A machine that boots from it is provisioned as any other: the one check of all steps says that they hold.
     """
     provider = ctx.provider(spec.offer.provider)
-    if _is_bare(spec.stack) or spec.options.base_image or not isinstance(provider, SnapshotImages):
+    if is_bare(spec.stack) or spec.options.base_image or not isinstance(provider, SnapshotImages):
         return ""
     from cloudrun.stacks import stack_hash  # it loads pydantic
 
@@ -57,7 +62,7 @@ def prefer(settings: Settings, stack: Stack, candidates: Sequence[Offer]) -> tup
     """The offers in their order, but of those that cost about as much as the first the ones in regions with
     an image of the stack come before the others. Asks nobody."""
     first = candidates[0].price_per_hour_usd if candidates else None
-    places = set() if first is None or _is_bare(stack) else _places(settings)
+    places = set() if first is None or is_bare(stack) else _places(settings)
     if not places or first is None:
         return tuple(candidates)
     from cloudrun.stacks import stack_hash
@@ -70,11 +75,6 @@ def prefer(settings: Settings, stack: Stack, candidates: Sequence[Offer]) -> tup
         return near and (offer.provider, offer.region, made_of) in places
 
     return tuple(sorted(candidates, key=lambda offer: not is_better(offer)))
-
-
-def _is_bare(stack: Stack) -> bool:
-    """It installs nothing that an image could save."""
-    return not (stack.steps or stack.frameworks)
 
 
 def _places(settings: Settings) -> set[Place]:

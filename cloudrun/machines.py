@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from cloudrun import budget, charging, rent
+from cloudrun import budget, charging, machine_off, rent
 from cloudrun.attempts import disk_gb_of
 from cloudrun.capacity import REFUSALS, wait_for_capacity, where
 from cloudrun.context import Context, now
@@ -103,7 +103,7 @@ def start(ctx: Context, machine: Machine) -> Machine:
     _stoppable(ctx, machine)
     machine = rent.refresh(ctx, machine)
     if machine.state.gone:
-        rent.refuse_ended(machine)
+        machine_off.refuse_ended(machine)
     while dict(machine.detail).get("state") == "stopping":
         time.sleep(rent.first_wait_s(ctx, machine))
         machine = rent.refresh(ctx, machine)
@@ -179,7 +179,7 @@ def resize_disk(ctx: Context, machine: Machine, disk_gb: int, disk: str = "") ->
         )
     machine = rent.refresh(ctx, machine)
     if "resizing" not in dict(machine.detail):  # such a one is off because an earlier try was killed
-        rent.refuse_ended(machine)
+        machine_off.refuse_ended(machine)
     if not disk and disk_gb < machine.disk_gb:
         raise Refused(
             f"{machine.name} has {machine.disk_gb} GB, and a disk cannot be made smaller",
@@ -337,7 +337,7 @@ def _await_running(ctx: Context, machines: Sequence[Machine]) -> list[Machine]:
         time.sleep(wait_s)  # they were asked for a moment ago
         machines = refresh_all(ctx, machines)
         for machine in machines:
-            rent.refuse_ended(machine)
+            machine_off.refuse_ended(machine)
         if all(machine.state is not MachineState.PENDING for machine in machines):
             return list(machines)
         wait_s = min(wait_s * 2, ctx.settings.poll_s)

@@ -27,13 +27,12 @@ from cloudrun.errors import (
     HostKeyMismatch,
     ImageNotFound,
     MachineError,
-    NoCapacity,
-    Preempted,
     ProviderError,
     Refused,
 )
 from cloudrun.events import Note
 from cloudrun.keys import host_key_lines
+from cloudrun.machine_off import failed_start, is_paused, refuse_ended
 from cloudrun.models import Guard, LaunchSpec, Machine, MachineState, Market
 from cloudrun.providers.base import Batch, Firewalled, SelfRelease, Stoppable
 from cloudrun.provision import note_step
@@ -324,51 +323,6 @@ def start_again(ctx: Context, machine: Machine) -> Machine:
     return ctx.store.update_machine(
         machine.name, state=seen.state, address=seen.address, ended_at=None, deadline_at=deadline
     )
-
-
-def refuse_ended(machine: Machine) -> None:
-    """Raise when the machine cannot be used any more."""
-    if machine.state is MachineState.PREEMPTED:
-        raise Preempted(f"{machine.provider} took {machine.name} back")
-    if machine.state is MachineState.TERMINATED:
-        raise MachineError(f"{machine.name} was terminated", hint="cloudrun machines list --all")
-    if failed_start(machine):
-        raise NoCapacity(
-            f"{machine.provider} could not start {machine.name}: {failed_start(machine)}",
-            hint=f"try again later: cloudrun machines start {machine.name}; or launch another",
-        )
-    if is_evicted(machine):
-        raise Preempted(f"{machine.provider} took {machine.name} back; its disk is kept")
-    if machine.state is MachineState.HALTED:
-        raise MachineError(
-            f"{machine.name} was switched off from inside and is billed on",
-            hint=f"cloudrun stop {machine.name} ends that; machines start {machine.name} brings it back",
-        )
-    if machine.state is MachineState.STOPPED and not is_paused(machine):
-        raise MachineError(
-            f"{machine.name} is stopped", hint=f"cloudrun machines start {machine.name}, then try again"
-        )
-
-
-def is_paused(machine: Machine) -> bool:
-    """Whether its provider took it with a promise: it starts again, same disk, when there is capacity."""
-    return machine.state is MachineState.STOPPED and dict(machine.detail).get("preempted") == "stop"
-
-
-def is_evicted(machine: Machine) -> bool:
-    """Whether its provider took it and kept its disk, without a promise: it starts when it is told to, if
-    there is capacity."""
-    return machine.state is MachineState.STOPPED and dict(machine.detail).get("preempted") == "deallocate"
-
-
-def waits_for_start(machine: Machine) -> bool:
-    """Whether it is off against its owner's will, its disk kept, and nobody but us starts it again."""
-    return is_evicted(machine) or bool(failed_start(machine))
-
-
-def failed_start(machine: Machine) -> str:
-    """The code with which its provider gave up a start that it had accepted; "" for a machine without one."""
-    return dict(machine.detail).get("failure", "") if machine.state is MachineState.STOPPED else ""
 
 
 def let_go(ctx: Context, machine: Machine) -> Machine:
