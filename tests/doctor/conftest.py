@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -18,24 +17,34 @@ from cloudrun.sim import daemon, namespace
 from cloudrun.sim.packages import missing
 
 
-@pytest.fixture(scope="package")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    """Of a home of its own, talking to a rehearsal of its own."""
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, str]]:
+    """The variables of a home of its own, and of a rehearsal of its own."""
     if why_not := namespace.missing() or missing():
         pytest.skip(f"machines that can be broken: {why_not}")
     folder = tmp_path_factory.mktemp("doctor")
     record = daemon.up(folder / "sim")
-    with contextlib.ExitStack() as at_last, pytest.MonkeyPatch.context() as patch:
-        at_last.callback(daemon.down, folder / "sim")
-        for name, value in record.environment().items():
-            patch.setenv(name, value)
-        patch.setenv("CLOUDRUN_HOME", str(folder / "home"))
-        patch.setenv("CLOUDRUN_POLL_S", "0.2")
-        made = Client(load_settings())
-        yield made
-        made.terminate(*(machine.name for machine in made.machines()))
+    yield {
+        **record.environment(),
+        "CLOUDRUN_HOME": str(folder / "home"),
+        "CLOUDRUN_POLL_S": "0.2",
+    }
+    daemon.down(folder / "sim")
 
 
-@pytest.fixture(scope="package")
-def k80(client: Client) -> Machine:
-    return client.launch(type="p2.xlarge", market=Market.SPOT, stack="cuda8-theano", name="k80", disk_gb=10)
+@pytest.fixture(scope="session")
+def k80(environment: Mapping[str, str]) -> Machine:
+    with pytest.MonkeyPatch.context() as patch:
+        made = client_with(environment, patch)
+        return made.launch(type="p2.xlarge", market=Market.SPOT, stack="cuda8-theano", name="k80", disk_gb=10)
+
+
+@pytest.fixture
+def client(environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> Client:
+    return client_with(environment, monkeypatch)
+
+
+def client_with(environment: Mapping[str, str], patch: pytest.MonkeyPatch) -> Client:
+    for name, value in environment.items():
+        patch.setenv(name, value)
+    return Client(load_settings())
