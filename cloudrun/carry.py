@@ -59,7 +59,13 @@ def process_spec(
         bundle=run.bundle,
         command=run.command,
         outputs=run.outputs,
-        env={**dict(order.stack.env), **dict(run.env), **ctx.secrets, **data, "CLOUDRUN_RUN_ID": run.id},
+        env={
+            **_stack_env(ctx, order, attempt),
+            **dict(run.env),
+            **ctx.secrets,
+            **data,
+            "CLOUDRUN_RUN_ID": run.id,
+        },
         max_seconds=run.max_hours * 3600 if run.max_hours else None,
         gpus=order.gpu_count,
         resume_from=resume_from,
@@ -67,6 +73,13 @@ def process_spec(
         secrets=order.secrets,
         labels={"run": json.dumps(to_json(replace(run, env=()))), "order": json.dumps(to_json(order))},
     )
+
+
+def _stack_env(ctx: Context, order: Order, attempt: Attempt) -> dict[str, str]:
+    """The stack's variables for that machine: {cpus} is the number of its processors."""
+    machine = ctx.store.get_machine(attempt.machine)
+    cpus = dict(machine.versions).get("cpu_count", "1") if machine else "1"
+    return {name: value.replace("{cpus}", cpus) for name, value in order.stack.env}
 
 
 def _comes_back(ctx: Context, attempt: Attempt) -> bool:

@@ -1,7 +1,7 @@
 #!/bin/sh
 # The stack's variables for every login and sudo, as a block of /etc/environment (pam_env reads it). Runs get
-# the same ones from their own client, and a job's `env` wins over them.
-# Usage: ENVIRONMENT="OMP_NUM_THREADS=4" 32-environment.sh check|apply     One name=value a line. Needs root.
+# the same ones from their own client, and a job's `env` wins over them. {cpus} stands for the processors here.
+# Usage: ENVIRONMENT="OMP_NUM_THREADS={cpus}" 32-environment.sh check|apply     One name=value a line. Needs root.
 set -eu
 
 FILE=/etc/environment
@@ -15,7 +15,7 @@ as_root() {
 
 block() {
     echo "$BEGIN"
-    printf '%s\n' "$ENVIRONMENT"
+    printf '%s\n' "$ENVIRONMENT" | sed "s/{cpus}/$(nproc)/g"
     echo "$END"
 }
 

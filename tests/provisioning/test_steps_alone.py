@@ -52,7 +52,7 @@ def test_variables_reach_every_login_and_a_users_own_stay(k80: Client) -> None:
     k80.run("echo 'MINE=1' | sudo tee -a /etc/environment")
     before = k80.run("cat /etc/environment")
     env = dict(load_stack("cuda12-torch").env)
-    lines = "\n".join(f"{name}={value}" for name, value in env.items())
+    lines = "\n".join([*(f"{name}={value}" for name, value in env.items()), "OMP_NUM_THREADS={cpus}"])
     Step(k80, "32-environment", {"ENVIRONMENT": "OLD=1"}).apply()
     Step(k80, "32-environment", {"ENVIRONMENT": lines}).apply()
     after = k80.run("cat /etc/environment")
@@ -60,6 +60,7 @@ def test_variables_reach_every_login_and_a_users_own_stay(k80: Client) -> None:
     assert "OLD" not in after
     assert k80.run("stat -c '%a %U' /etc/environment") == "644 root"
     seen = k80.run("sudo su - ubuntu -c env").splitlines()  # a login, as PAM makes it
+    assert f"OMP_NUM_THREADS={k80.run('nproc')}" in seen
     assert {"MINE=1", *(f"{name}={value}" for name, value in env.items())} <= set(seen)
     assert {"NCCL_DEBUG", "TF_FORCE_GPU_ALLOW_GROWTH"} <= set(env)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from datetime import timedelta
 from decimal import Decimal
@@ -143,3 +144,15 @@ def test_clone_gives_the_code_back_as_it_ran(client: Client, make_job, tmp_path:
     assert (tmp_path / "again" / "job.py").read_text().strip() == "print('then')"
     with pytest.raises(Refused, match="not empty"):
         client.clone(run.id, tmp_path / "again")
+
+
+def test_a_stacks_variables_may_count_the_machines_processors(
+    client: Client, make_job, tmp_path: Path
+) -> None:
+    stack = tmp_path / "mine.toml"
+    stack.write_text('description = "threads"\nsource = "none"\n\n[env]\nOMP_NUM_THREADS = "{cpus}"\n')
+    script = 'import os\nprint(os.environ["OMP_NUM_THREADS"], os.environ.get("MINE"))'
+    job = make_job(script)
+    run = client.submit(client.plan(job, stack=str(stack), env=[("MINE", "{cpus}")]))
+    assert run.state is RunState.SUCCEEDED
+    assert b"".join(client.logs(run.id)).decode().split() == [str(os.cpu_count()), "{cpus}"]
