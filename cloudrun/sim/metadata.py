@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler
 
+from cloudrun.sim.acceptor import Acceptor
 from cloudrun.sim.spec import Answer, Respond
 
 TOKEN_PATH = "/latest/api/token"  # noqa: S105  # a path
@@ -70,31 +71,14 @@ class Imds:
             return self._tokens.get(token, 0.0) > self._clock()
 
 
-class MetadataServer:
-    """Answers HTTP on a listening socket, from threads, until closed. Owns the socket."""
+class MetadataServer(Acceptor):
+    """Answers HTTP on a listening socket until closed."""
 
     def __init__(self, listener: socket.socket, respond: Respond) -> None:
-        self._listener = listener
         self._handler = _handler(respond)
-        self._thread = threading.Thread(target=self._accept, name="metadata", daemon=True)
-        self._thread.start()
+        super().__init__(listener, self._answer, name="metadata")
 
-    def close(self) -> None:
-        """Idempotent. What is being answered is answered."""
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept, which close alone does not
-        self._thread.join()
-        self._listener.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, peer = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(connection, peer), daemon=True).start()
-
-    def _serve(self, connection: socket.socket, peer: object) -> None:
+    def _answer(self, connection: socket.socket, peer: object) -> None:
         connection.settimeout(PATIENCE_S)
         with contextlib.suppress(OSError), connection:  # a machine that ends cuts its own question off
             self._handler(connection, peer, self)

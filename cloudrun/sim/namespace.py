@@ -30,6 +30,7 @@ from cloudrun.errors import BootFailed, MachineError
 from cloudrun.keys import save_text
 from cloudrun.server import processes
 from cloudrun.sim import disk, rootfs
+from cloudrun.sim.acceptor import Acceptor
 from cloudrun.sim.accounts import SYSTEM_PATH
 from cloudrun.sim.cloudconfig import parse
 from cloudrun.sim.inside import REBOOT_CODE, Plan
@@ -269,7 +270,7 @@ class _Life:
         self._spec = spec
         self._ended = ended
         self._packages = packages
-        self._servers: list[MetadataServer | Gate] = []
+        self._servers: list[Acceptor] = []
         self._pid_file = folder / "pid"
         self._pid = 0  # of its process 1, seen from here
         self._answers, self._booted, self._over = threading.Event(), threading.Event(), threading.Event()

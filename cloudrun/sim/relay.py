@@ -11,6 +11,8 @@ import os
 import socket
 import threading
 
+from cloudrun.sim.acceptor import Acceptor
+
 PIECE_BYTES = 1 << 20
 LOOPBACK = "127.0.0.1"
 
@@ -31,31 +33,15 @@ def relay(outer: socket.socket, peer: str, address: tuple[str, int]) -> None:
         thread.join()
 
 
-class Gate:
+class Gate(Acceptor):
     """Lets a machine reach one port of this computer's loopback: a listening socket of the machine's, joined
-    to it until closed. Owns the socket."""
+    to it until closed."""
 
     def __init__(self, listener: socket.socket, port: int) -> None:
-        self._listener, self._port = listener, port
-        self._thread = threading.Thread(target=self._accept, name=f"gate {port}", daemon=True)
-        self._thread.start()
+        self._port = port
+        super().__init__(listener, self._join, name=f"gate {port}")
 
-    def close(self) -> None:
-        """Idempotent. What is joined stays so until either end has had enough."""
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept, which close alone does not
-        self._thread.join()
-        self._listener.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._join, args=(connection,), daemon=True).start()
-
-    def _join(self, connection: socket.socket) -> None:
+    def _join(self, connection: socket.socket, _: object) -> None:
         with connection:
             relay(connection, LOOPBACK, (LOOPBACK, self._port))
 
