@@ -9,11 +9,12 @@ PYTHONS := $(PYTHON) python3.11 python3.12 python3.13 python3.14 python3
 PYTEST_ARGS ?= --numprocesses 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench wheel constraints clean
+.PHONY: help demo test test-all lint bench wheel constraints clean
 
 help:
 	@echo "make demo         train the bundled job on this computer, over the whole road (a few minutes)"
 	@echo "make test         every check: ruff, mypy, shellcheck, pytest"
+	@echo "make test-all     the same, with tests that say it again at more points"
 	@echo "make lint         the checks that run nothing"
 	@echo "make bench        the figures of docs/performance.md, measured here (minutes)"
 	@echo "make wheel        the installable package, in dist/"
@@ -27,6 +28,9 @@ demo: $(READY)
 
 test: lint
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-all: lint
+	CLOUDRUN_TEST_KILLS=200 $(BIN)/python -m pytest $(PYTEST_ARGS) -m ""
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from exhaustive import exhaustive
 from machine_help import need
 from rented_help import AZURE_TYPE, RentedCloud, wait_for
 from test_bake import Told, bake, launch
@@ -59,7 +60,7 @@ def test_azures_own_agent_forgets_the_machine(client: Client, stack: str) -> Non
     assert client.shell("next").run("cat /var/lib/waagent-told").text == "-force -deprovision"
 
 
-@pytest.mark.parametrize("point", ["launched", "cleaned", "asked", "waiting", "made"])
+@pytest.mark.parametrize("point", ["waiting", *exhaustive("launched", "cleaned", "asked", "made")])
 def test_the_next_bake_lets_go_what_a_killed_one_left(
     client: Client, cloud: RentedCloud, stack: str, point: str
 ) -> None:

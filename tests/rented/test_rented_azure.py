@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from exhaustive import exhaustive
 from rented_help import (
     AZURE_TYPE,
     DRILL,
@@ -100,7 +101,7 @@ def test_an_evicted_machine_is_started_again_on_its_disk(client: Client, cloud: 
     wait_for(lambda: cloud.live() == [])
 
 
-@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("late", [True, *exhaustive(False)])
 def test_without_room_for_an_evicted_machine_the_run_goes_on_elsewhere(
     client: Client, cloud: RentedCloud, late: bool
 ) -> None:

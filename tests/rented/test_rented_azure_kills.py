@@ -39,7 +39,7 @@ def groups(double: AzureDouble) -> set[str]:
 def test_after_killed_launches_all_is_known_and_nothing_is_charged_that_never_was(
     double: AzureDouble, tmp_path: Path
 ) -> None:
-    killed = Killed("azure", double, tmp_path, usual=40)  # 200 and more say the same, for longer
+    killed = Killed("azure", double, tmp_path, usual=20)
     killed.check_all_is_found_from_elsewhere()
     provider = load_provider("azure", load_settings())
     assert isinstance(provider, Leftovers)

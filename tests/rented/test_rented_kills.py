@@ -32,7 +32,7 @@ def double(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[AwsDoubl
 def test_after_killed_launches_every_machine_is_known_and_none_is_charged_that_never_was(
     double: AwsDouble, tmp_path: Path
 ) -> None:
-    killed = Killed("aws", double, tmp_path, usual=60)
+    killed = Killed("aws", double, tmp_path, usual=30)
     killed.check_all_is_found_from_elsewhere()
     killed.check_all_is_known_and_ends()
     killed.check_nothing_is_left()

@@ -15,6 +15,7 @@ import boto3
 import pytest
 from azure.core.exceptions import ResourceExistsError
 from azure.storage.blob import BlobServiceClient
+from exhaustive import exhaustive
 from rented_help import AZURE_TYPE, ONE_TIME, TYPE, RentedCloud, epochs_of, last_epoch, submit_drill, wait_for
 
 from cloudrun.bucket import open_bucket
@@ -124,6 +125,7 @@ def begun(client: Client, job: Path, type: str, address: str) -> Run:
     return run
 
 
+@pytest.mark.parametrize("place", ["aws", *exhaustive("azure")], indirect=True)
 def test_a_run_that_nobody_watched_ends_as_it_really_did(
     client: Client, cloud: RentedCloud, place: tuple[str, str], job: Path
 ) -> None:
@@ -175,6 +177,7 @@ def test_what_was_damaged_in_the_bucket_is_said_and_the_run_is_lost(
     wait_for(lambda: cloud.live() == [])  # Azure deletes while one waits
 
 
+@pytest.mark.parametrize("place", ["aws", *exhaustive("azure")], indirect=True)
 def test_what_a_preempted_run_saved_in_its_last_seconds_is_not_lost(
     client: Client, cloud: RentedCloud, place: tuple[str, str]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from azure_vm_help import (
     GEN2,
     GROUP,
     NEW_TYPE,
+    QUICK,
     SPOT,
     TYPE,
     Subscription,
@@ -181,13 +183,14 @@ def address(account: Subscription, name: str) -> str:
     return account.network.public_ip_addresses.get(GROUP, f"{name}-ip").ip_address or ""
 
 
-def test_a_newer_operation_cuts_an_older_one_off(account: Subscription) -> None:
-    account.put("m")
-    first = account.compute.virtual_machines.begin_deallocate(GROUP, "m")
-    account.do("m", "start")
-    with refused("OperationPreempted", 200):
-        first.result()
-    assert account.power("m") == "running"
+def test_a_newer_operation_cuts_an_older_one_off(tmp_path: Path) -> None:
+    with subscription(tmp_path, delays=replace(QUICK, deallocating_s=5.0)) as account:
+        account.put("m")
+        first = account.compute.virtual_machines.begin_deallocate(GROUP, "m")
+        account.do("m", "start")
+        with refused("OperationPreempted", 200):
+            first.result()
+        assert account.power("m") == "running"
 
 
 WRONG = {
