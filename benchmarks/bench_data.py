@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from bench_sync import MEMORY, DataSet, Line, Ours, Rsync, copy_of, one_round, private_folder
+from bench_sync import MEMORY, DataSet, Line, Ours, Rsync, all_rounds, copy_of, private_folder
 from delay import delayed
 from measure import Goal, Report, arguments, in_turn, show, wall
 from sshd import Server, openssh_server
@@ -82,12 +82,7 @@ def transfers(server: Server, folder: Path, rounds: int) -> list[Report]:
         for warm, words in ((False, "cold"), (True, "warm")):
             runners[f"rsync -a, {words}"] = Rsync(line, copy_of(original, f"r{words}"), warm)
             runners[f"cloudrun, {words}"] = OurData(line, copy_of(original, f"c{words}"), warm)
-        try:
-            for number in range(-1, rounds):
-                one_round(runners, number, reports)
-        finally:
-            for runner in runners.values():
-                runner.close()
+        all_rounds(runners, rounds, reports)
     return list(reports.values())
 
 

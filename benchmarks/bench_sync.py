@@ -184,14 +184,19 @@ def measure(data: DataSet, rtt_ms: int, server: Server, folder: Path, rounds: in
             words = "warm" if warm else "cold"
             runners[f"rsync -a, {words}"] = Rsync(line, copy_of(original, f"r{warm}"), warm)
             runners[f"cloudrun, {words}"] = Ours(line, copy_of(original, f"c{warm}"), warm)
-        try:
-            for number in range(-1, rounds):
-                one_round(runners, number, reports)
-        finally:
-            for runner in runners.values():
-                runner.close()
+        all_rounds(runners, rounds, reports)
     shutil.rmtree(scratch)
     return list(reports.values())
+
+
+def all_rounds(runners: Mapping[str, Rsync | Ours], rounds: int, reports: Mapping[str, Report]) -> None:
+    """One that warms up and so many that count; then the runners are closed."""
+    try:
+        for number in range(-1, rounds):
+            one_round(runners, number, reports)
+    finally:
+        for runner in runners.values():
+            runner.close()
 
 
 def one_round(runners: Mapping[str, Rsync | Ours], number: int, reports: Mapping[str, Report]) -> None:

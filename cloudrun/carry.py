@@ -44,7 +44,13 @@ RETRY_S = 0.5
 
 
 def process_spec(
-    ctx: Context, run: Run, attempt: Attempt, order: Order, resume_from: str, data: Mapping[str, str]
+    ctx: Context,
+    run: Run,
+    attempt: Attempt,
+    machine: Machine,
+    order: Order,
+    resume_from: str,
+    data: Mapping[str, str],
 ) -> process.ProcessSpec:
     """The process as the agent starts it; data: the variables of push_data. Raises Refused when a secret that
     it needs was lost with its client."""
@@ -60,7 +66,7 @@ def process_spec(
         command=run.command,
         outputs=run.outputs,
         env={
-            **_stack_env(ctx, order, attempt),
+            **_stack_env(order, machine),
             **dict(run.env),
             **ctx.secrets,
             **data,
@@ -69,23 +75,21 @@ def process_spec(
         max_seconds=run.max_hours * 3600 if run.max_hours else None,
         gpus=order.gpu_count,
         resume_from=resume_from,
-        resume=order.checkpoint if _comes_back(ctx, attempt) else "",
+        resume=order.checkpoint if _comes_back(machine) else "",
         secrets=order.secrets,
         labels={"run": json.dumps(to_json(replace(run, env=()))), "order": json.dumps(to_json(order))},
     )
 
 
-def _stack_env(ctx: Context, order: Order, attempt: Attempt) -> dict[str, str]:
+def _stack_env(order: Order, machine: Machine) -> dict[str, str]:
     """The stack's variables for that machine: {cpus} is the number of its processors."""
-    machine = ctx.store.get_machine(attempt.machine)
-    cpus = dict(machine.versions).get("cpu_count", "1") if machine else "1"
+    cpus = dict(machine.versions).get("cpu_count", "1")
     return {name: value.replace("{cpus}", cpus) for name, value in order.stack.env}
 
 
-def _comes_back(ctx: Context, attempt: Attempt) -> bool:
+def _comes_back(machine: Machine) -> bool:
     """Whether the machine is started again by its provider, same disk, after a preemption."""
-    machine = ctx.store.get_machine(attempt.machine)
-    return machine is not None and dict(machine.detail).get("on-preempt") == OnPreempt.STOP
+    return dict(machine.detail).get("on-preempt") == OnPreempt.STOP
 
 
 def push_code(ctx: Context, run: Run, shell: Shell) -> None:

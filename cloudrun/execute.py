@@ -193,7 +193,7 @@ def start(ctx: Context, run: Run, attempt: Attempt, machine: Machine, shell: She
             push_code(ctx, run, shell)
             resume_from = push_checkpoint(ctx, run, attempt, shell)
             data = push_data(ctx, attempt, order.data, shell)
-            process.start(shell, process_spec(ctx, run, attempt, order, resume_from, data))
+            process.start(shell, process_spec(ctx, run, attempt, machine, order, resume_from, data))
             ctx.store.update_attempt(run.id, attempt.number, started_at=now())
             save_record(ctx, run, locks={str(attempt.number): dict(machine.versions)})
         return ctx.set_state(run, RunState.QUEUED if run.state is RunState.STARTING else run.state)

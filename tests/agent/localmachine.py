@@ -9,10 +9,11 @@ import contextlib
 import hashlib
 import io
 import os
+import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Self
 
@@ -143,6 +144,18 @@ def pids_of(home: Path) -> list[int]:
             if entry.name.isdigit() and mark in (entry / "environ").read_bytes().split(b"\0"):
                 found.append(int(entry.name))
     return found
+
+
+@contextlib.contextmanager
+def local_machine(folder: Path) -> Iterator[LocalShell]:
+    """A machine below the folder; whatever was left running on it is ended afterwards, by the ids of its own
+    home."""
+    home = folder / "machine"
+    home.mkdir()
+    yield LocalShell(home)
+    for pid in pids_of(home):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def make_bundle(files: dict[str, bytes]) -> tuple[Bundle, Callable[[str], IO[bytes]]]:

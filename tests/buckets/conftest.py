@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "agent"))  # for it
 
 from aws_keys import use_aws
 from bucket_cases import CONTAINER, BlobCase, Case, S3Case
-from localmachine import LocalShell, pids_of
+from localmachine import LocalShell, local_machine
 
 from cloudrun.config import Settings
 from cloudrun.sim.aws import AwsDouble
@@ -43,13 +40,8 @@ def azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AzureDouble]:
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[LocalShell]:
-    """A machine's home; whatever was left running there is ended afterwards."""
-    home = tmp_path / "machine"
-    home.mkdir()
-    yield LocalShell(home)
-    for pid in pids_of(home):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    with local_machine(tmp_path) as shell:
+        yield shell
 
 
 @pytest.fixture(params=["s3", "az"])

@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +10,7 @@ from data_home import HORSES, write_tree
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "agent"))  # for `localmachine`
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "road"))  # for `faults`
 
-from localmachine import LocalShell, pids_of
+from localmachine import LocalShell, local_machine
 
 from cloudrun.client import Client
 from cloudrun.config import Settings
@@ -40,9 +37,5 @@ def client(settings: Settings) -> Iterator[Client]:
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[LocalShell]:
-    home = tmp_path / "machine"
-    home.mkdir()
-    yield LocalShell(home)
-    for pid in pids_of(home):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    with local_machine(tmp_path) as shell:
+        yield shell
