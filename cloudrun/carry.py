@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
-from cloudrun import bucket_outputs, bundle, datasets_remote, outbox, rent
+from cloudrun import access, bucket_outputs, bundle, datasets_remote, outbox, rent
 from cloudrun.attempts import Order, process_key
 from cloudrun.bucket import open_bucket
 from cloudrun.context import Context, now
@@ -173,7 +173,7 @@ def bring_home(ctx: Context, run: Run, attempt: Attempt, machine: Machine, order
         if machine.state.gone:
             return f"outputs not yet pulled went with {machine.name}"
         try:
-            machine, shell = rent.await_ready(ctx, machine)
+            machine, shell = access.await_ready(ctx, machine)
             with closing(shell):
                 _pull(ctx, run, attempt, shell)
                 ctx.files(run).note_home(attempt.number)

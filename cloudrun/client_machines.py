@@ -341,10 +341,10 @@ class MachineVerbs:
     def reach(self, name: str) -> Shell:
         """That machine's command line, connected (blocking). Where a firewall lets in another address than
         this computer's of now, that is changed. Raises what stands in the way."""
-        from cloudrun import rent
+        from cloudrun import access
 
         machine = self.machine(name)
-        return self.shell(name) if machine.market is Market.OWN else rent.reach(self.context(), machine)
+        return self.shell(name) if machine.market is Market.OWN else access.reach(self.context(), machine)
 
     def adopt(self, *, provider: str = "", on_event: OnEvent | None = None) -> list[Machine]:
         """Rebuild the store from the providers, the machines' own records and the run folders."""

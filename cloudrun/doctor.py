@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 
-from cloudrun import machine_off, machines, rent
+from cloudrun import access, machine_off, machines, rent
 from cloudrun.context import Context, now
 from cloudrun.errors import CloudrunError
 from cloudrun.events import Note
@@ -39,7 +39,7 @@ def examine(ctx: Context, machine: Machine, *, stack: str = "", mend: bool) -> l
     if machine.state is not MachineState.RUNNING:
         return found
     try:
-        shell = rent.reach(ctx, machine) if mend else ctx.connect(machine)
+        shell = access.reach(ctx, machine) if mend else ctx.connect(machine)
         with closing(shell):
             patient = _Patient(ctx, machine, shell, known)
             return [*found, *(patient.mend() if mend else patient.examine())]
@@ -106,7 +106,7 @@ class _Patient:
         ctx, machine, shell = self._ctx, self._machine, self._shell
         cures: dict[str, Callable[[], object]] = {
             GUARD: lambda: rent.set_guard(ctx, machine, shell, _policy(machine)),
-            HOST_KEY: lambda: rent.secure(ctx, machine, shell),
+            HOST_KEY: lambda: access.secure(ctx, machine, shell),
         }
         failures: dict[str, str] = {}
         mine = [finding for finding in wrong if finding.check in cures]

@@ -14,7 +14,7 @@ from contextlib import closing
 from dataclasses import replace
 from typing import NoReturn
 
-from cloudrun import bundle, charging, ledger, rent, spending
+from cloudrun import access, bundle, charging, ledger, rent, spending
 from cloudrun.attempts import (
     Order,
     disk_gb_of,
@@ -160,9 +160,9 @@ def launch(ctx: Context, run: Run, attempt: Attempt) -> tuple[Machine, Shell]:
         if machine.market is Market.OWN:
             machine = rent.wake(ctx, machine)
         fresh = attempt.started_at is None  # a job that runs already is not ended for what nvidia-smi says
-        greeting = look_command(machine, load_order(ctx, run).stack) if fresh else rent.GREETING
+        greeting = look_command(machine, load_order(ctx, run).stack) if fresh else access.GREETING
         try:
-            return rent.await_ready(
+            return access.await_ready(
                 ctx, machine, each_turn=lambda: ctx.refuse_cancelled(run), greeting=greeting
             )
         except CommandFailed as failure:
@@ -174,7 +174,7 @@ def provision(ctx: Context, run: Run, attempt: Attempt, machine: Machine, shell:
     with ctx.stage(Stage.PROVISION, run, attempt.number):
         if machine.provisioned and machine.stack == run.stack:
             return machine
-        machine = rent.secure(ctx, machine, shell)
+        machine = access.secure(ctx, machine, shell)
         stack = load_order(ctx, run).stack
         versions = provision_machine(shell, machine, stack, ctx.settings, on_event=ctx.on_event)
         return ctx.store.update_machine(

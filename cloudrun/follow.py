@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from contextlib import closing, suppress
 from typing import BinaryIO, Self
 
-from cloudrun import machine_off, rent
+from cloudrun import access, machine_off, rent
 from cloudrun.attempts import process_key
 from cloudrun.capacity import REFUSALS, wait_for_capacity
 from cloudrun.context import Context, now
@@ -98,7 +98,7 @@ def stop_process(ctx: Context, run: Run, attempt: Attempt) -> Attempt:
     if attempt.started_at is not None and machine is not None:
         machine = rent.wake(ctx, machine)
         if machine.state is MachineState.RUNNING:
-            machine, shell = rent.await_ready(ctx, machine)
+            machine, shell = access.await_ready(ctx, machine)
             status = process.signal(shell, process_key(attempt), reason="cancelled")
             if status.state is process.ProcessState.RUNNING:
                 status = follow_process(ctx, run, attempt, machine, shell, checkpoint="")
@@ -138,7 +138,7 @@ def _reconnect(ctx: Context, machine: Machine, loss: CloudrunError) -> tuple[Mac
 
 def _try_shell(ctx: Context, machine: Machine) -> Shell | None:
     try:
-        return rent.knock(ctx, machine) if machine.address else None
+        return access.knock(ctx, machine) if machine.address else None
     except ConnectionLost:
         return None
 
@@ -165,7 +165,7 @@ def _start_evicted(ctx: Context, machine: Machine, *, again: bool) -> Machine:
     ctx.on_event(Note(f"{machine.provider} took {machine.name} and kept its disk; starting it again"))
     for rounds in itertools.count():
         while dict(machine.detail).get("state") == "stopping":
-            time.sleep(rent.first_wait_s(ctx, machine))
+            time.sleep(access.first_wait_s(ctx, machine))
             machine = rent.refresh(ctx, machine)
         if not machine_off.waits_for_start(machine):
             return machine  # somebody else has started it, or ended it

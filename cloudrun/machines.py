@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from cloudrun import budget, charging, machine_off, rent
+from cloudrun import access, budget, charging, machine_off, rent
 from cloudrun.attempts import disk_gb_of
 from cloudrun.capacity import REFUSALS, wait_for_capacity, where
 from cloudrun.context import Context, now
@@ -105,11 +105,11 @@ def start(ctx: Context, machine: Machine) -> Machine:
     if machine.state.gone:
         machine_off.refuse_ended(machine)
     while dict(machine.detail).get("state") == "stopping":
-        time.sleep(rent.first_wait_s(ctx, machine))
+        time.sleep(access.first_wait_s(ctx, machine))
         machine = rent.refresh(ctx, machine)
     if machine.state in (MachineState.STOPPED, MachineState.HALTED):
         machine = rent.start_again(ctx, machine)
-    machine, shell = rent.await_ready(ctx, machine)
+    machine, shell = access.await_ready(ctx, machine)
     guard = Guard(issued_at=now(), deadline_at=machine.deadline_at, idle_minutes=machine.idle_minutes)
     with closing(shell):
         machine = rent.set_guard(ctx, machine, shell, guard)
@@ -129,7 +129,7 @@ def extend(ctx: Context, machine: Machine, *, hours: float) -> Machine:
     if not 0 < hours <= MOST_HOURS:
         raise Refused(f"cannot extend by {hours:g} hours", hint="use a positive number, e.g. 2")
     _check_budget(ctx, machine, hours)
-    machine, shell = rent.await_ready(ctx, machine)
+    machine, shell = access.await_ready(ctx, machine)
     guard = extended(machine.deadline_at, hours=hours, idle_minutes=machine.idle_minutes, now=now())
     with closing(shell):
         return rent.set_guard(ctx, machine, shell, guard)
@@ -150,7 +150,7 @@ def attach(ctx: Context, name: str, target: str, *, host_key: str, key_path: str
     machine = attachable(ctx).attach(name, target, host_key=host_key, key_path=key_path)
     ctx.store.add_machine(machine)
     try:
-        machine, shell = rent.await_ready(ctx, machine)
+        machine, shell = access.await_ready(ctx, machine)
     except CloudrunError:
         rent.let_go(ctx, machine)
         raise
@@ -197,7 +197,7 @@ def resize_disk(ctx: Context, machine: Machine, disk_gb: int, disk: str = "") ->
         if not disk:
             _bill_disk(ctx, machine, before_gb)
         raise
-    machine, shell = rent.await_ready(ctx, machine)
+    machine, shell = access.await_ready(ctx, machine)
     if machine.market is not Market.OWN:
         charging.open_running(ctx, machine, now())  # it may have been off meanwhile
     with closing(shell):
@@ -216,7 +216,7 @@ def _bill_disk(ctx: Context, machine: Machine, disk_gb: int) -> Machine:
 def _await_disk(ctx: Context, machine: Machine, disk_gb: int, disk: str) -> None:
     provider = ctx.provider(machine.provider)
     assert isinstance(provider, ResizableDisk)  # noqa: S101  # the caller asked
-    wait_s = rent.KNOCK_S
+    wait_s = rent.SOON_S
     while not provider.disk_ready(machine, disk_gb, disk):
         time.sleep(wait_s)
         wait_s = min(wait_s * 1.5, ctx.settings.poll_s)
@@ -262,7 +262,7 @@ def _tidy(ctx: Context, ended: Sequence[Machine]) -> None:
         while dict(provider.describe(last).detail).get("state") == "shutting-down":
             if time.monotonic() > give_up_at:
                 break
-            time.sleep(rent.first_wait_s(ctx, last))
+            time.sleep(access.first_wait_s(ctx, last))
         with suppress(ProviderError):
             provider.terminate(last)
 
@@ -324,7 +324,7 @@ def _make_ready(ctx: Context, machines: Sequence[Machine], stack: Stack) -> list
         machines = _await_running(ctx, machines) if several else machines
         with ThreadPoolExecutor(max_workers=min(MOST_AT_ONCE, len(machines))) as pool:
             ready = list(
-                pool.map(lambda machine: rent.await_ready(ctx, machine, just_seen=several), machines)
+                pool.map(lambda machine: access.await_ready(ctx, machine, just_seen=several), machines)
             )
     with _timed(ctx, Stage.PROVISION), ThreadPoolExecutor(min(MOST_AT_ONCE, len(ready))) as pool:
         return list(pool.map(lambda pair: _provision(ctx, pair[0], pair[1], stack), ready))
@@ -332,7 +332,7 @@ def _make_ready(ctx: Context, machines: Sequence[Machine], stack: Stack) -> list
 
 def _await_running(ctx: Context, machines: Sequence[Machine]) -> list[Machine]:
     """Until none is pending any more, with one question a turn for all of them."""
-    wait_s = rent.first_wait_s(ctx, machines[0])
+    wait_s = access.first_wait_s(ctx, machines[0])
     while True:
         time.sleep(wait_s)  # they were asked for a moment ago
         machines = refresh_all(ctx, machines)
@@ -345,7 +345,7 @@ def _await_running(ctx: Context, machines: Sequence[Machine]) -> list[Machine]:
 
 def _provision(ctx: Context, machine: Machine, shell: Shell, stack: Stack) -> Machine:
     with closing(shell):
-        machine = rent.secure(ctx, machine, shell)
+        machine = access.secure(ctx, machine, shell)
         versions = provision(shell, machine, stack, ctx.settings, on_event=ctx.on_event)
     return ctx.store.update_machine(
         machine.name, provisioned=True, stack=stack.name, versions=tuple(sorted(versions.items()))

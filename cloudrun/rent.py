@@ -10,7 +10,6 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
@@ -19,24 +18,17 @@ from cloudrun import charging, images_own
 from cloudrun.capacity import REFUSALS
 from cloudrun.context import Context, now
 from cloudrun.errors import (
-    BootFailed,
-    CommandFailed,
-    ConnectFailed,
     ConnectionLost,
     Credentials,
-    HostKeyMismatch,
     ImageNotFound,
-    MachineError,
     ProviderError,
     Refused,
 )
 from cloudrun.events import Note
-from cloudrun.keys import host_key_lines
-from cloudrun.machine_off import failed_start, is_paused, refuse_ended
+from cloudrun.machine_off import failed_start
 from cloudrun.models import Guard, LaunchSpec, Machine, MachineState, Market
-from cloudrun.providers.base import Batch, Firewalled, SelfRelease, Stoppable
+from cloudrun.providers.base import Batch, SelfRelease, Stoppable
 from cloudrun.provision import note_step
-from cloudrun.remote.hostkey import rotate_host_key
 from cloudrun.remote.process import arm_guard
 from cloudrun.remote.shell import Shell
 
@@ -45,10 +37,7 @@ Answer = TypeVar("Answer")
 SEEN = ("state", "address", "ended_at", "detail")  # what a provider tells anew each time
 FRESH_POLLS = 4  # a minute: EC2 shows a new machine to other calls within seconds, without a promise
 LINE_WAITS_S = (1.0, 4.0)
-KNOCK_S, MOST_KNOCK_S = 0.05, 1.0  # between two tries to get a shell
-GREETING = "true"
-SILENT_S = 5.0  # a refused connection comes back sooner; a firewall says nothing
-BOOT_TIMEOUT_S = 900.0  # a p2 with a DLAMI takes minutes; past this something is wrong
+SOON_S = 0.05  # the first wait for what may come at once
 
 
 def placeholder(spec: LaunchSpec) -> Machine:
@@ -182,117 +171,6 @@ def _started_at(before: Machine, seen: Machine) -> datetime:
     return told if told is not None and (off_at is None or told > off_at) else now()
 
 
-def await_ready(
-    ctx: Context,
-    machine: Machine,
-    *,
-    each_turn: Callable[[], None] = lambda: None,
-    just_seen: bool = False,
-    greeting: str = GREETING,
-) -> tuple[Machine, Shell]:
-    """Wait (blocking) until the machine runs and its shell answers; `each_turn` may raise to end the wait.
-
-    just_seen: `machine` is what its provider said a moment ago, and need not say again.
-    greeting: the command that its shell answers; CommandFailed where it fails.
-    Raises BootFailed after BOOT_TIMEOUT_S, Preempted, or MachineError when it ended meanwhile.
-    """
-    give_up_at = time.monotonic() + BOOT_TIMEOUT_S
-    wait_s = first_wait_s(ctx, machine)
-    just_seen = just_seen or (machine.state is MachineState.PENDING and machine.market is not Market.OWN)
-    ask_at = 0.0
-    while True:
-        each_turn()
-        if (
-            time.monotonic() >= ask_at and not just_seen
-        ):  # a running machine is asked for its shell often, its provider seldom
-            machine = refresh(ctx, machine)
-            refuse_ended(machine)
-        just_seen = False
-        if machine.state is MachineState.RUNNING and machine.address is not None:
-            if ask_at == 0:
-                wait_s, ask_at = KNOCK_S, time.monotonic() + ctx.settings.poll_s
-            shell = knock(ctx, machine, greeting)
-            if shell is not None:
-                return machine, shell
-        if is_paused(machine):
-            give_up_at = time.monotonic() + BOOT_TIMEOUT_S
-        if time.monotonic() > give_up_at:
-            raise BootFailed(
-                f"{machine.name} did not answer within {BOOT_TIMEOUT_S / 60:.0f} minutes",
-                hint=f"cloudrun terminate {machine.name}, or look at it with cloudrun machines list",
-            )
-        time.sleep(wait_s)
-        wait_s = min(wait_s * 2, ctx.settings.poll_s if ask_at == 0 else MOST_KNOCK_S)
-
-
-def first_wait_s(ctx: Context, machine: Machine) -> float:
-    """Between the first two questions to its provider; one's own machine is there at once."""
-    return KNOCK_S if machine.market is Market.OWN else ctx.settings.poll_s / 3
-
-
-def knock(ctx: Context, machine: Machine, greeting: str = GREETING) -> Shell | None:
-    """The machine's shell if it answers now. Where nothing came back at all, a firewall may stand between:
-    this computer's address of now is let in. Raises HostKeyMismatch for a machine whose key was seen before,
-    CommandFailed where it answers that the greeting failed.
-    """
-    shell = ctx.connect(machine)
-    began_at = time.monotonic()
-    try:
-        shell.run(greeting, timeout_s=20)
-    except ConnectFailed:
-        shell.close()
-    except CommandFailed:
-        shell.close()
-        raise
-    except HostKeyMismatch:
-        shell.close()
-        if machine.provisioned or machine.market is Market.OWN:
-            raise  # on a first boot the system shows a key of its own until ours is in place
-    else:
-        return shell
-    if time.monotonic() - began_at > SILENT_S:
-        open_access(ctx, machine)
-    return None
-
-
-def reach(ctx: Context, machine: Machine) -> Shell:
-    """The machine's shell, connected; the firewall is opened to this computer's address where that helps."""
-    refuse_ended(machine)
-    shell = ctx.connect(machine)
-    try:
-        shell.run("true", timeout_s=20)
-    except ConnectFailed:
-        shell.close()
-        machine = refresh(ctx, machine)
-        refuse_ended(machine)
-        open_access(ctx, machine)
-        shell = ctx.connect(machine)
-        shell.run("true", timeout_s=20)
-    return shell
-
-
-def open_access(ctx: Context, machine: Machine) -> None:
-    """Let this computer's address of now in, where a firewall asks for it. What fails shows on connecting."""
-    provider = ctx.provider(machine.provider)
-    if isinstance(provider, Firewalled):
-        with suppress(ProviderError):
-            provider.open_access(machine)
-
-
-def secure(ctx: Context, machine: Machine, shell: Shell) -> Machine:
-    """Replace the host key of the boot payload by one that never left the machine. Idempotent."""
-    folder = ctx.settings.keys_dir / machine.name
-    if machine.market is Market.OWN or not (folder / "host_key").exists():
-        return machine
-    try:
-        rotate_host_key(shell, folder)
-    except MachineError as error:  # the old key still opens it, and nobody else's does
-        ctx.on_event(Note(f"{machine.name} keeps the host key that it booted with: {error.message}"))
-        return machine
-    address = machine.address and replace(machine.address, host_key=host_key_lines(folder))
-    return ctx.store.update_machine(machine.name, address=address)
-
-
 def wake(ctx: Context, machine: Machine) -> Machine:
     """Start a stopped machine that nobody bills; others are left for the user to start."""
     machine = refresh(ctx, machine)
@@ -335,7 +213,7 @@ def let_go(ctx: Context, machine: Machine) -> Machine:
             forget_launch(ctx, machine.name)
             return replace(machine, state=MachineState.TERMINATED)
         if not machine.id:
-            time.sleep(KNOCK_S)
+            time.sleep(SOON_S)
     provider = ctx.provider(machine.provider)
     terminate(ctx, machine)
     try:
@@ -356,7 +234,7 @@ def terminate(ctx: Context, machine: Machine) -> None:
         except ProviderError:
             if not is_fresh(ctx, machine):
                 raise
-            time.sleep(KNOCK_S)
+            time.sleep(SOON_S)
 
 
 def note_ended(ctx: Context, machine: Machine, seen: Machine) -> Machine:

@@ -30,8 +30,8 @@ LAYERS = (
     "plan execute spending adopt"
     " machines describing estimate doctor cleaning_machines health health_look gpu_seen"
     " images_bake images_list",
-    "follow carry rent machine_off images_own outbox datasets_remote charging capacity runrecord attempts"
-    " context",
+    "follow carry access rent machine_off images_own outbox datasets_remote charging capacity runrecord"
+    " attempts context",
     "provision provision_steps remote.transfer remote.process remote.agentlink remote.datalink",
     "comparing measured report budget bills bill_formats",
     "compat compat_facts"
