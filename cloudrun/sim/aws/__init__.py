@@ -19,6 +19,7 @@ Machines and states
 - Hibernating is stopping. Security groups are kept, but no packet is filtered by them.
 - Consoles have moto's fixed text. modify_instance_metadata_options forgets what is not sent.
 - No launch templates, fleets, RequestSpotInstances, capacity blocks, placement groups: refused as such.
+- AllRegions names no more than the enabled regions do; calls to others are answered, too.
 Launching
 - Without a zone, the first one in order that has room is taken. MinCount counts for capacity alone.
 - The types of the catalogue's retired p2 family are offered; other retired ones are Unsupported.

@@ -59,6 +59,7 @@ class AwsDouble:
         if not _in_use.acquire(blocking=False):
             raise UsageError("this process already runs a rehearsal cloud", hint="stop it first")
         try:
+            seeds.enable_regions()
             seeds.add_types()
             self._world = World(self._host, self._delays, self._seed)
             self._world.backend.reset()

@@ -1,4 +1,4 @@
-"""What an account finds there on its first day: instance types, where they are offered, images, parameters.
+"""What an account finds there on its first day: regions, types, where they are offered, images, parameters.
 
 The K80 types that EC2 has retired are offered here, in up to five zones of every region that the
 catalogue has a price for. Images are those of the catalogue; their ids are made from region and name,
@@ -33,6 +33,26 @@ from cloudrun.models import Market
 from cloudrun.sim.aws.wire import fits
 
 PROVIDER = "aws"
+# Every account has them from its first day (AWS Account Management guide, "Enable or disable AWS Regions").
+ENABLED_REGIONS = (
+    "ap-northeast-1",
+    "ap-northeast-2",
+    "ap-northeast-3",
+    "ap-south-1",
+    "ap-southeast-1",
+    "ap-southeast-2",
+    "ca-central-1",
+    "eu-central-1",
+    "eu-north-1",
+    "eu-west-1",
+    "eu-west-2",
+    "eu-west-3",
+    "sa-east-1",
+    "us-east-1",
+    "us-east-2",
+    "us-west-1",
+    "us-west-2",
+)
 REVIVED_FAMILIES = ("p2",)
 ZONES_OF_REVIVED = 5
 UBUNTU_GB, DEEP_LEARNING_GB = 8, 45
@@ -50,6 +70,12 @@ def add_types() -> None:
         InstanceTypeBackend.instance_types.append(InstanceType(known.type))
         for offer in load_offers(provider=PROVIDER, type=known.type, market=Market.ON_DEMAND):
             _offer(known.type, offer.region)
+
+
+def enable_regions() -> None:
+    """Let DescribeRegions name those alone: moto names all there are, of other partitions too. Idempotent."""
+    known = RegionsAndZonesBackend.regions
+    RegionsAndZonesBackend.regions = [each for each in known if each.name in ENABLED_REGIONS]
 
 
 def zones_of(region: str) -> list[str]:
