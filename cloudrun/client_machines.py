@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 from cloudrun.config import Settings
 from cloudrun.errors import Refused
@@ -24,6 +25,21 @@ if TYPE_CHECKING:
     from cloudrun.remote.shell import Shell
 
 NO_SECRETS: Mapping[str, str] = {}
+Terms = ParamSpec("Terms")
+
+
+def _terms_of(
+    many: Callable[Concatenate[Any, int, Terms], object],
+) -> Callable[[Callable[..., Machine]], Callable[Concatenate[Any, Terms], Machine]]:
+    """Marks the verb for one machine: it takes what the verb for several takes, but no count."""
+
+    def mark(one: Callable[..., Machine]) -> Callable[Concatenate[Any, Terms], Machine]:
+        shape = inspect.signature(many)
+        terms = [each for name, each in shape.parameters.items() if name != "count"]
+        vars(one)["__signature__"] = shape.replace(parameters=terms, return_annotation="Machine")
+        return one
+
+    return mark
 
 
 class MachineVerbs:
@@ -61,45 +77,6 @@ class MachineVerbs:
             on_event=on_event or ignore,
             secrets=secrets,
         )
-
-    def launch(
-        self,
-        *,
-        type: str = "local",
-        market: Market | None = None,
-        name: str = "",
-        stack: str = "",
-        max_hours: float | None = None,
-        budget_usd: Decimal | None = None,
-        idle_minutes: float | None = IDLE_MINUTES,
-        keep: bool = False,
-        disk_gb: int = 0,
-        regions: Sequence[str] = (),
-        options: LaunchOptions = NO_OPTIONS,
-        retry_until_up: bool = False,
-        on_event: OnEvent | None = None,
-    ) -> Machine:
-        """A machine that stays until its guard, or you, end it. Blocks until it is ready for runs.
-
-        A spot machine that is to stay keeps its disk when the provider takes it, and can be stopped,
-        unless `options` say otherwise.
-        """
-        return self.launch_many(
-            1,
-            type=type,
-            market=market,
-            name=name,
-            stack=stack,
-            max_hours=max_hours,
-            budget_usd=budget_usd,
-            idle_minutes=idle_minutes,
-            keep=keep,
-            disk_gb=disk_gb,
-            regions=regions,
-            options=options,
-            retry_until_up=retry_until_up,
-            on_event=on_event,
-        )[0]
 
     def launch_many(
         self,
@@ -164,6 +141,15 @@ class MachineVerbs:
             options=options,
             retry_until_up=retry_until_up,
         )
+
+    @_terms_of(launch_many)
+    def launch(self, **terms: Any) -> Machine:
+        """A machine that stays until its guard, or you, end it. Blocks until it is ready for runs.
+
+        A spot machine that is to stay keeps its disk when the provider takes it, and can be stopped,
+        unless `options` say otherwise.
+        """
+        return self.launch_many(1, **terms)[0]
 
     def plan_launch(
         self,

@@ -39,6 +39,11 @@ def test_public_methods_of_client_are_documented() -> None:
     assert [method.__qualname__ for method in methods if callable(method) and not method.__doc__] == []
 
 
+def test_one_machine_and_several_are_asked_for_in_the_same_terms() -> None:
+    one, many = (inspect.signature(verb) for verb in (cloudrun.Client.launch, cloudrun.Client.launch_many))
+    assert [*one.parameters] == [name for name in many.parameters if name != "count"]
+
+
 def test_public_names_are_loaded_on_use() -> None:
     code = "import sys, cloudrun; print(*sorted(name for name in sys.modules if name.startswith('cloudrun')))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
