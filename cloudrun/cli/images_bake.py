@@ -22,7 +22,7 @@ from cloudrun.cli.options import (
     yes_option,
 )
 from cloudrun.cli.plan_view import field, offer_text, price_text
-from cloudrun.cli.shapes import Shape, money_shape, time_shape
+from cloudrun.cli.shapes import bake_shape, listed_image_shape, own_image_shape
 from cloudrun.cli.table import Column
 from cloudrun.cli.text import UNKNOWN, money, plain_money, plural, short_age
 from cloudrun.cli.watch import Watcher
@@ -77,14 +77,14 @@ def bake(stack: str, dry_run: bool, yes: bool, as_json: bool, **asked: Any) -> N
         (render.data if dry_run and not as_json else render.say)(line)
     if dry_run:
         if as_json:
-            render.as_json(_plan_shape(plan))
+            render.as_json(bake_shape(plan))
         render.say("dry run: nothing was spent")
         return
     offer = plan.candidates[0]
     confirm(f"Launch for {money(offer.price_per_hour_usd)} an hour, and keep its disk?", yes=yes)
     image = client.bake(plan, on_event=Watcher())
     if as_json:
-        render.as_json(image_shape(image))
+        render.as_json(own_image_shape(image))
         return
     render.lines(_image_lines(image))
 
@@ -127,7 +127,7 @@ def delete(
         for listed in found:
             client.delete_image(listed.image)
     if as_json:
-        render.as_json([own_shape(listed) for listed in found])
+        render.as_json([listed_image_shape(listed) for listed in found])
     render.say(_deleted(found, dry_run=dry_run))
 
 
@@ -135,30 +135,6 @@ def show_own(found: Sequence[Listed]) -> None:
     """A table of them."""
     now = datetime.now(UTC)
     render.table(OWN, [_row(listed, now) for listed in found])
-
-
-def own_shape(listed: Listed) -> Shape:
-    return {
-        **image_shape(listed.image),
-        "machines": list(listed.machines),
-        "unused": listed.unused,
-        "why_unused": listed.idle,
-    }
-
-
-def image_shape(image: OwnImage) -> Shape:
-    return {
-        "provider": image.provider,
-        "region": image.region,
-        "id": image.id,
-        "name": image.name,
-        "state": image.state.value,
-        "stack": image.stack,
-        "stack_hash": image.stack_hash,
-        "created_at": time_shape(image.created_at),
-        "size_gb": image.size_gb,
-        "price_per_month_usd": money_shape(image.price_per_month_usd),
-    }
 
 
 def _plan_lines(plan: Bake) -> list[str]:
@@ -174,22 +150,6 @@ def _plan_lines(plan: Bake) -> list[str]:
         field("then", f"{UNKNOWN if kept is None else money(kept)} a month for each GB that is stored"),
         *([field("warning", offer.warning)] if offer.warning else []),
     ]
-
-
-def _plan_shape(plan: Bake) -> Shape:
-    offer = plan.candidates[0]
-    return {
-        "name": plan.name,
-        "stack": plan.stack.name,
-        "stack_hash": plan.stack_hash,
-        "provider": offer.provider,
-        "region": offer.region,
-        "type": offer.type,
-        "market": offer.market.value,
-        "price_per_hour_usd": money_shape(offer.price_per_hour_usd),
-        "worst_case_usd": money_shape(plan.worst_case_usd),
-        "price_per_gb_month_usd": money_shape(plan.price_per_gb_month_usd),
-    }
 
 
 def _image_lines(image: OwnImage) -> list[str]:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cloudrun.cli import render
-from cloudrun.cli.images_bake import own_shape, show_own
+from cloudrun.cli.images_bake import show_own
 from cloudrun.cli.lazy import Verb
 from cloudrun.cli.options import json_option, open_client
 from cloudrun.cli.plan_view import field
+from cloudrun.cli.shapes import listed_image_shape
 from cloudrun.cli.table import Column
 from cloudrun.cli.text import visible_lines
 from cloudrun.cli.watch import Watcher
@@ -62,7 +63,7 @@ def list_images(own: bool, as_json: bool) -> None:
         render.table(LIST, [_list_row(client, stack) for stack in stacks])
     found = client.own_images(on_event=Watcher())
     if as_json:
-        render.as_json([own_shape(listed) for listed in found])
+        render.as_json([listed_image_shape(listed) for listed in found])
     elif found:
         render.say("images of your own:")
         show_own(found)

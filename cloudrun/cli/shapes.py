@@ -15,6 +15,9 @@ from cloudrun.models import BundleFile, Machine, Offer, Plan, Run
 
 if TYPE_CHECKING:
     from cloudrun.health import Finding
+    from cloudrun.images import OwnImage
+    from cloudrun.images_bake import Bake
+    from cloudrun.images_list import Listed
 
 Shape = dict[str, Any]
 BIGGEST = 10
@@ -88,6 +91,46 @@ def offer_shape(offer: Offer) -> Shape:
         "fits": offer.fits,
         "why_not": offer.why_not,
         "quoted": {currency: money_shape(price) for currency, price in offer.quoted},
+    }
+
+
+def own_image_shape(image: OwnImage) -> Shape:
+    return {
+        "provider": image.provider,
+        "region": image.region,
+        "id": image.id,
+        "name": image.name,
+        "state": image.state.value,
+        "stack": image.stack,
+        "stack_hash": image.stack_hash,
+        "created_at": time_shape(image.created_at),
+        "size_gb": image.size_gb,
+        "price_per_month_usd": money_shape(image.price_per_month_usd),
+    }
+
+
+def listed_image_shape(listed: Listed) -> Shape:
+    return {
+        **own_image_shape(listed.image),
+        "machines": list(listed.machines),
+        "unused": listed.unused,
+        "why_unused": listed.idle,
+    }
+
+
+def bake_shape(bake: Bake) -> Shape:
+    offer = bake.candidates[0]
+    return {
+        "name": bake.name,
+        "stack": bake.stack.name,
+        "stack_hash": bake.stack_hash,
+        "provider": offer.provider,
+        "region": offer.region,
+        "type": offer.type,
+        "market": offer.market.value,
+        "price_per_hour_usd": money_shape(offer.price_per_hour_usd),
+        "worst_case_usd": money_shape(bake.worst_case_usd),
+        "price_per_gb_month_usd": money_shape(bake.price_per_gb_month_usd),
     }
 
 

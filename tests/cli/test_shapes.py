@@ -9,9 +9,21 @@ from decimal import Decimal
 
 from cli_samples import a_machine, a_run
 
-from cloudrun.cli.shapes import error_shape, machine_shape, offer_shape, run_shape
+from cloudrun.cli.shapes import (
+    bake_shape,
+    error_shape,
+    listed_image_shape,
+    machine_shape,
+    offer_shape,
+    own_image_shape,
+    run_shape,
+)
 from cloudrun.errors import NoCapacity
+from cloudrun.images import ImageState, OwnImage
+from cloudrun.images_bake import Bake
+from cloudrun.images_list import Listed
 from cloudrun.models import Market, Offer, RunState
+from cloudrun.stacks import load_stack
 
 RUN = [
     "id",
@@ -62,6 +74,14 @@ OFFER = [
     "why_not",
     "quoted",
 ]
+IMAGE = [
+    *("provider", "region", "id", "name", "state", "stack", "stack_hash"),
+    *("created_at", "size_gb", "price_per_month_usd"),
+]
+BAKE = [
+    *("name", "stack", "stack_hash", "provider", "region", "type", "market"),
+    *("price_per_hour_usd", "worst_case_usd", "price_per_gb_month_usd"),
+]
 
 
 def test_run() -> None:
@@ -102,6 +122,27 @@ def test_offer() -> None:
     assert (shape["price_as_of"], shape["market"]) == ("2018-02-01", "spot")
     assert shape["quoted"] == {}
     assert offer_shape(replace(offer, quoted=(("JPY", Decimal("29.7")),)))["quoted"] == {"JPY": 29.7}
+
+
+def test_image_of_ones_own() -> None:
+    image = OwnImage("aws", "us-east-1", "ami-1", "mine", ImageState.AVAILABLE, size_gb=8)
+    shape = own_image_shape(image)
+    assert list(shape) == IMAGE
+    assert (shape["state"], shape["created_at"], shape["price_per_month_usd"]) == ("available", None, None)
+    listed = listed_image_shape(Listed(image, ("k80",), "newer is newer"))
+    assert list(listed) == [*IMAGE, "machines", "unused", "why_unused"]
+    assert (listed["machines"], listed["unused"], listed["why_unused"]) == (["k80"], False, "newer is newer")
+    json.dumps(listed)
+
+
+def test_bake() -> None:
+    offer = Offer("aws", "us-east-1", "p2.xlarge", Market.SPOT, Decimal("0.27"))
+    stack = load_stack("cuda8-theano")
+    shape = bake_shape(Bake("mine", stack, "ab" * 32, (offer,), price_per_gb_month_usd=Decimal("0.05")))
+    assert list(shape) == BAKE
+    assert (shape["stack"], shape["market"], shape["price_per_hour_usd"]) == ("cuda8-theano", "spot", 0.27)
+    assert (shape["worst_case_usd"], shape["price_per_gb_month_usd"]) == (None, 0.05)
+    json.dumps(shape)
 
 
 def test_error() -> None:

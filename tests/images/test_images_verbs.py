@@ -12,7 +12,7 @@ import pytest
 from rented_help import TYPE, RentedCloud
 
 from cloudrun.cli import run
-from cloudrun.cli.images_bake import own_shape
+from cloudrun.cli.shapes import listed_image_shape
 from cloudrun.client import Client
 from cloudrun.images import ImageState, OwnImage
 from cloudrun.images_list import Listed
@@ -123,4 +123,4 @@ def test_images_of_ones_own_are_listed_and_deleted(cloudrun: Call, client: Clien
 def test_what_a_machine_came_from_is_in_use(machines: tuple[str, ...], idle: str, unused: bool) -> None:
     made_at = datetime.now(UTC) - timedelta(days=1)
     image = OwnImage("aws", "us-east-1", "ami-1", "mine", ImageState.AVAILABLE, created_at=made_at)
-    assert own_shape(Listed(image, machines, idle))["unused"] is unused
+    assert listed_image_shape(Listed(image, machines, idle))["unused"] is unused
