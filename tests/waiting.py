@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def until(ask: Callable[[], T], enough: Callable[[T], bool], *, within_s: float = 20.0) -> T:
+def until(ask: Callable[[], T], enough: Callable[[T], bool], *, within_s: float = 60.0) -> T:
     """The first answer that is enough. Fails with the last one when time is up."""
     give_up_at = time.monotonic() + within_s
     while not enough(found := ask()):

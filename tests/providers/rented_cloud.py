@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from delays import delay
 from waiting import until
 
 from cloudrun.models import Guard, LaunchSpec, Machine, MachineState, Offer, Stack
@@ -40,8 +41,7 @@ class RentedCloud(ABC):
 
     def delay(self, **seconds: float) -> None:
         """From now on the double takes so long for that."""
-        world = self.double._running()
-        world.delays = replace(world.delays, **seconds)
+        delay(self.double, **seconds)
 
 
 def a_spec(name: str, offer: Offer, stack: Stack, *, token: str = "", **more: Any) -> LaunchSpec:

@@ -303,7 +303,7 @@ def test_a_persistent_one_waits_with_its_disk_and_comes_back(cloud: Cloud) -> No
     off = cloud.provider().describe(machine)
     assert off.state is MachineState.STOPPED
     assert off.ended_at is not None
-    assert abs(off.ended_at - cloud.request()["Status"]["UpdateTime"]) <= timedelta(seconds=2)
+    assert abs(off.ended_at - cloud.request()["Status"]["UpdateTime"]) <= timedelta(minutes=1)
     assert ("preempted", "stop") in off.detail
     with pytest.raises((NoCapacity, ProviderError)):
         cloud.provider().start(off)
@@ -339,10 +339,7 @@ def test_a_disk_grows_once_in_six_hours(cloud: Cloud) -> None:
     machine = cloud.launch_running(disk_gb=64)
     provider.resize_disk(machine, 64)
     assert provider.disk_ready(machine, 64)
-    cloud.delay(modifying_s=2.0)
     provider.resize_disk(machine, 100)
-    assert not provider.disk_ready(machine, 100)
-    provider.resize_disk(machine, 100)  # asked for already
     until(lambda: provider.disk_ready(machine, 100), bool)
     assert provider.describe(machine).disk_gb == 100
     assert provider.list_machines()[0].disk_gb == 100
@@ -350,6 +347,15 @@ def test_a_disk_grows_once_in_six_hours(cloud: Cloud) -> None:
         provider.resize_disk(machine, 50)
     with pytest.raises(ProviderError, match="six hours"):
         provider.resize_disk(machine, 200)
+
+
+def test_a_disk_that_grows_is_not_ready_and_may_be_asked_for_again(cloud: Cloud) -> None:
+    provider = cloud.provider()
+    machine = cloud.launch_running(disk_gb=64)
+    cloud.delay(modifying_s=3600)
+    for _ in range(2):
+        provider.resize_disk(machine, 100)
+        assert not provider.disk_ready(machine, 100)
 
 
 def test_a_machine_without_a_disk_of_ours(cloud: Cloud) -> None:

@@ -243,13 +243,13 @@ def test_a_launch_is_seven_calls_and_a_look_at_what_takes_a_moment(cloud: Cloud)
 
 def test_what_does_not_need_each_other_is_made_side_by_side(cloud: Cloud) -> None:
     cloud.launch("first")
-    cloud.delay(network_s=0.3)
+    cloud.delay(network_s=2.0)
     cloud.double.forget_calls()
     cloud.launch("second")
     times = {call.operation: call.at for call in cloud.double.calls() if call.method == "PUT"}
     together = [times[name] for name in WRITES[1:4]]
-    assert max(together) - min(together) < timedelta(seconds=0.3)
-    assert times[WRITES[4]] - max(together) >= timedelta(seconds=0.2)
+    assert max(together) - min(together) < timedelta(seconds=2)
+    assert times[WRITES[4]] - max(together) >= timedelta(seconds=1.5)
 
 
 # --- the same machine, whatever happens ---

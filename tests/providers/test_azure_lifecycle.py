@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from azure_help import CPU, ON_DEMAND, REGION, SPOT, Cloud, open_cloud, spec
+from delays import delayed
 from waiting import until
 
 from cloudrun.config import Settings
@@ -41,11 +42,12 @@ def rules(cloud: Cloud, machine: Machine) -> dict[str, tuple[str, int]]:
 
 
 def test_a_machine_goes_from_pending_to_running(cloud: Cloud) -> None:
-    cloud.delay(creating_s=0.3)
-    machine = cloud.launch()
-    assert machine.state is MachineState.PENDING
     provider = cloud.provider()
-    assert provider.describe(machine).state is MachineState.PENDING
+    with delayed(cloud.double, creating_s=3600):
+        slow = cloud.launch("slow")
+        assert slow.state is MachineState.PENDING
+        assert provider.describe(slow).state is MachineState.PENDING
+    machine = cloud.launch()
     running = cloud.until(machine, MachineState.RUNNING)
     cloud.calls()
     assert provider.describe(running) == running
@@ -62,11 +64,8 @@ def test_one_that_was_switched_off_inside_is_billed_on(cloud: Cloud) -> None:
 
 def test_a_stopped_machine_keeps_disk_and_address(cloud: Cloud) -> None:
     machine = cloud.launch_running(offer=ON_DEMAND)
-    cloud.delay(deallocating_s=0.2)
     provider = cloud.provider()
     provider.stop(machine)
-    going = provider.describe(machine)
-    assert (going.state, fact(going, "state")) == (MachineState.STOPPED, "stopping")
     off = until(lambda: provider.describe(machine), lambda seen: fact(seen, "state") == "deallocated")
     assert off.ended_at is not None
     assert abs(datetime.now(UTC) - off.ended_at) < timedelta(minutes=1)
@@ -75,6 +74,14 @@ def test_a_stopped_machine_keeps_disk_and_address(cloud: Cloud) -> None:
     provider.start(off)
     back = cloud.until(off, MachineState.RUNNING)
     assert (back.address, back.ended_at) == (machine.address, None)
+
+
+def test_a_machine_that_is_being_stopped_counts_as_stopped(cloud: Cloud) -> None:
+    machine = cloud.launch_running(offer=ON_DEMAND)
+    cloud.delay(deallocating_s=3600)
+    cloud.provider().stop(machine)
+    going = cloud.provider().describe(machine)
+    assert (going.state, fact(going, "state")) == (MachineState.STOPPED, "stopping")
 
 
 def test_a_spot_machine_that_is_taken_waits_with_its_disk(cloud: Cloud) -> None:

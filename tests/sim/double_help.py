@@ -137,7 +137,7 @@ def status_of(caught: Any) -> int:
     return int(caught.value.response["ResponseMetadata"]["HTTPStatusCode"])
 
 
-def until(done: Callable[[], object], what: str, *, timeout_s: float = 10.0) -> None:
+def until(done: Callable[[], object], what: str, *, timeout_s: float = 60.0) -> None:
     """Ask again and again until it is so."""
     deadline = time.monotonic() + timeout_s
     while not done():

@@ -44,7 +44,7 @@ def free_address() -> str:
     return f"127.{100 + os.getpid() % 100}.{os.getpid() // 100 % 250}.{number % 250 + 1}"
 
 
-def wait_for(truth: Callable[[], object], *, seconds: float = 20.0) -> None:
+def wait_for(truth: Callable[[], object], *, seconds: float = 60.0) -> None:
     """Until that is so. Fails after the seconds."""
     deadline = time.monotonic() + seconds
     while not truth():

@@ -30,9 +30,10 @@ def sir_of(aws: Account, one: str) -> str:
 def test_a_one_time_machine_is_taken_with_its_reason(aws: Account) -> None:
     one = aws.running(spot={})
     sir = sir_of(aws, one)
-    aws.double.preempt(one, notice_s=0.2)
+    aws.double.preempt(one, notice_s=3600)
     assert request(aws, sir) == ("active", "marked-for-termination")
     assert aws.state(one) == "running"
+    aws.double.preempt(one, notice_s=0)
     gone = aws.wait(one, "terminated")
     assert gone["StateReason"]["Code"] == "Server.SpotInstanceTermination"
     assert gone["StateTransitionReason"].startswith("Service initiated (2")
@@ -96,8 +97,10 @@ def test_the_owner_who_cancels_the_request_first_gets_none(aws: Account) -> None
     aws.ec2.terminate_instances(InstanceIds=[one])
     aws.wait(one, "terminated")
     other = aws.running(spot=PERSISTENT)  # what EC2 would relaunch, it would have by the end of this
+    aws.double.set_capacity(TYPE, count=0)
     aws.double.preempt(other, notice_s=0)
     aws.wait(other, "stopped")
+    aws.double.set_capacity(TYPE, count=None)
     aws.wait(other, "running")
     assert set(ids_of(aws.ec2.describe_instances())) == {one, other}
 

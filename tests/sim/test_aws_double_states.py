@@ -281,8 +281,9 @@ def test_a_spot_notice_stands_in_the_metadata_until_the_machine_is_taken(aws: Ac
 
 def test_a_machine_that_comes_back_has_no_notice(aws: Account, host: Host) -> None:
     one = aws.running(spot=PERSISTENT)
-    aws.double.preempt(one, notice_s=0.05)
+    aws.double.preempt(one, notice_s=3600)
     assert json.loads(metadata(host, one, "spot/instance-action") or "{}")["action"] == "stop"
+    aws.double.preempt(one, notice_s=0)
     until(lambda: host.machines[one].done == ["boot", "power off", "boot"], "the machine to come back")
     aws.wait(one, "running")
     assert metadata(host, one, "spot/instance-action") is None

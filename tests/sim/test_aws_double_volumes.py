@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from delays import delay
 from double_help import Account, account, named, refused, until
-
-from cloudrun.sim.aws import Delays
 
 
 @pytest.fixture
@@ -22,26 +21,27 @@ def change(aws: Account, volume: str) -> Any:
     return found
 
 
-def test_a_volume_grows_by_way_of_modifying_and_optimizing() -> None:
-    with account(delays=Delays(pending_s=0, modifying_s=0.5, optimizing_s=0.5)) as aws:
-        volume = aws.root_volume(aws.running())
-        answer = aws.ec2.modify_volume(VolumeId=volume, Size=50)["VolumeModification"]
-        assert (answer["ModificationState"], answer["OriginalSize"], answer["TargetSize"]) == (
-            "modifying",
-            8,
-            50,
-        )
-        seen = []
-        until(lambda: note(seen, change(aws, volume)["ModificationState"]) == "completed", "it to complete")
-        assert seen == ["modifying", "optimizing", "completed"]
-        assert change(aws, volume)["Progress"] == 100
-        assert change(aws, volume)["EndTime"] > change(aws, volume)["StartTime"]
+def test_a_volume_grows_by_way_of_modifying_and_optimizing(aws: Account) -> None:
+    """Three of them, each of which stays at another stage."""
+    delay(aws.double, modifying_s=3600)
+    volume = aws.root_volume(aws.running())
+    answer = aws.ec2.modify_volume(VolumeId=volume, Size=50)["VolumeModification"]
+    assert (answer["ModificationState"], answer["OriginalSize"], answer["TargetSize"]) == ("modifying", 8, 50)
+    assert change(aws, volume)["ModificationState"] == "modifying"
+    delay(aws.double, modifying_s=0.02, optimizing_s=3600)
+    until_grown(aws, "optimizing")
+    delay(aws.double, optimizing_s=0.02)
+    grown = until_grown(aws, "completed")
+    assert grown["Progress"] == 100
+    assert grown["EndTime"] >= grown["StartTime"]  # whole seconds
 
 
-def note(seen: list[str], state: str) -> str:
-    if state not in seen:
-        seen.append(state)
-    return state
+def until_grown(aws: Account, state: str) -> Any:
+    """The change of a new volume once it has that state."""
+    volume = aws.root_volume(aws.running())
+    aws.ec2.modify_volume(VolumeId=volume, Size=50)
+    until(lambda: change(aws, volume)["ModificationState"] == state, f"it to be {state}")
+    return change(aws, volume)
 
 
 def test_what_was_asked_for_is_there(aws: Account) -> None:

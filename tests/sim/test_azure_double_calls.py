@@ -115,7 +115,7 @@ def test_calls_can_take_their_time(tmp_path: Path) -> None:
     ):
         started = time.monotonic()
         plain("GET", f"{plain.subscription}/resourceGroups")
-        assert 0.2 <= time.monotonic() - started < 2
+        assert time.monotonic() - started >= 0.2
 
 
 def test_other_processes_steer_it_over_https(double: AzureDouble, plain: Plain) -> None:

@@ -165,9 +165,11 @@ def test_a_preemption_is_announced_and_begins_when_the_machine_is_ready(
 def test_other_events_come_and_go(account: Subscription, host: Host) -> None:
     made = account.put("m")
     [machine] = host.machines
-    account.double.event(made.id, "Freeze", notice_s=0.2)
+    account.double.event(made.id, "Freeze", notice_s=60)
     [freeze] = machine.events()
     assert (freeze["EventType"], freeze["DurationInSeconds"]) == ("Freeze", 5)
+    told = json.dumps({"StartRequests": [{"EventId": freeze["EventId"]}]}).encode()
+    machine.ask(EVENTS, "POST", told)
     until(machine.events, lambda found: found == [] or found[0]["EventStatus"] == "Started")
     until(machine.events, lambda found: found == [])
     assert machine.told == ["boot"]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from azure.core.exceptions import ResourceNotFoundError
 from azure_vm_help import GEN2, GROUP, NEW_TYPE, TYPE, Subscription, refused, subscription
+from delays import delayed
 from waiting import until
 
 NOT_FOUND = "00000000-0000-4000-8000-00000000cccc"
@@ -135,7 +136,8 @@ def test_a_machine_needs_an_image_that_is_there_and_a_disk_as_big(account: Subsc
 def test_an_image_that_azure_fails_to_make_boots_nothing(account: Subscription) -> None:
     account.double.fault("Microsoft.Compute/images/write", "InternalExecutionError", late=True)
     images = account.compute.images
-    images.begin_create_or_update(GROUP, "broken", body(account, "v1"), polling=False)
+    with delayed(account.double, disk_s=2.0):
+        images.begin_create_or_update(GROUP, "broken", body(account, "v1"), polling=False)
     assert images.get(GROUP, "broken").provisioning_state == "Creating"
     with refused("OperationNotAllowed", match="until Image has been successfully created"):
         boots(account, "early", images.get(GROUP, "broken").id)

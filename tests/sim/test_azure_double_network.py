@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from arm_help import REGION, Plain, path_of
+from delays import delay
 from quick_azure import QUICK
 from waiting import until
 
@@ -165,8 +165,9 @@ def test_dns_names_are_given_once_a_region(plain: Plain) -> None:
     assert plain("GET", f"{check.format(REGION)}?domainNameLabel=x").code == "InvalidDomainNameLabel"
 
 
-def test_a_group_takes_all_with_it(plain: Plain) -> None:
+def test_a_group_takes_all_with_it(double: AzureDouble, plain: Plain) -> None:
     chain = make_chain(plain)
+    delay(double, group_s=2.0)
     answer = plain("DELETE", chain.home)
     assert answer.status == 202
     assert plain("GET", chain.home).body["properties"]["provisioningState"] == "Deleting"
@@ -188,18 +189,17 @@ def test_a_group_that_others_use_is_not_deleted(plain: Plain) -> None:
     assert plain("GET", chain.interface).status == 404
 
 
-def test_a_second_deletion_leaves_a_new_group_alone(tmp_path: Path) -> None:
-    slow = replace(QUICK, group_s=0.3)
-    with AzureDouble(folder=tmp_path, delay_s=slow) as double, closing(Plain(double)) as plain:
-        home = plain.group("g")
-        first, halfway = plain("DELETE", home), time.monotonic() + 0.15
-        until(time.monotonic, lambda now: now > halfway)
-        second = plain("DELETE", home)
-        assert second.status == 202
-        plain.settle(first)
-        assert plain("PUT", home, {"location": REGION}).status == 201
-        plain.settle(second)
-        assert plain("GET", home).status == 200
+def test_a_second_deletion_leaves_a_new_group_alone(double: AzureDouble, plain: Plain) -> None:
+    home = plain.group("g")
+    delay(double, group_s=1.5)
+    first = plain("DELETE", home)
+    delay(double, group_s=2.0)
+    second = plain("DELETE", home)
+    assert second.status == 202
+    plain.settle(first)
+    assert plain("PUT", home, {"location": REGION}).status == 201
+    plain.settle(second)
+    assert plain("GET", home).status == 200
 
 
 def test_resources_are_found_by_their_tags(plain: Plain) -> None:

@@ -58,13 +58,15 @@ def test_its_room_is_somebody_elses_then(account: Subscription) -> None:
 
 def test_notice_comes_first(account: Subscription) -> None:
     made = account.put("m", **SPOT)
-    began = time.monotonic()
-    account.double.preempt(made.id, notice_s=0.5)
+    account.double.preempt(made.id, notice_s=3600)
     assert [each["notice"] for each in account.double.instances()] == ["Preempt"]
     assert account.power("m") == "running"
-    account.wait_power("m", "deallocated")
+    later = account.put("later", **SPOT)
+    began = time.monotonic()
+    account.double.preempt(later.id, notice_s=0.5)
+    account.wait_power("later", "deallocated")
     assert time.monotonic() - began >= 0.5
-    assert [each["notice"] for each in account.double.instances()] == [""]
+    assert [each["notice"] for each in account.double.instances()] == ["Preempt", ""]
 
 
 def test_a_change_of_tags_does_not_stop_an_eviction(account: Subscription) -> None:

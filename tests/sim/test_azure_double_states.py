@@ -184,7 +184,7 @@ def address(account: Subscription, name: str) -> str:
 
 
 def test_a_newer_operation_cuts_an_older_one_off(tmp_path: Path) -> None:
-    with subscription(tmp_path, delays=replace(QUICK, deallocating_s=5.0)) as account:
+    with subscription(tmp_path, delays=replace(QUICK, deallocating_s=3600)) as account:
         account.put("m")
         first = account.compute.virtual_machines.begin_deallocate(GROUP, "m")
         account.do("m", "start")
