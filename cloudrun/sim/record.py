@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -97,11 +98,7 @@ class SimRecord:
             method="GET" if body is None else "POST",
             headers={"Content-Type": "application/json"},
         )
-        handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
-        if cloud == AZURE:
-            authority = ssl.create_default_context(cafile=self.azure.get("REQUESTS_CA_BUNDLE"))
-            handlers.append(urllib.request.HTTPSHandler(context=authority))
-        direct = urllib.request.build_opener(*handlers)
+        direct = _direct(self.azure.get("REQUESTS_CA_BUNDLE", "") if cloud == AZURE else "", self.pid)
         try:
             with direct.open(request, timeout=ANSWER_TIMEOUT_S) as answer:
                 return json.loads(answer.read())
@@ -138,6 +135,17 @@ def the_sim(folder: Path) -> SimRecord:
 def lock_path(folder: Path) -> Path:
     """Held by the rehearsal cloud's process as long as it lives."""
     return folder / "cloud.lock"
+
+
+@lru_cache(maxsize=8)
+def _direct(authority: str, _pid: int) -> urllib.request.OpenerDirector:
+    """Calls without a proxy. Kept for the rehearsal of that process, for reading its certificates takes
+    20 ms of the processor: the next one in the same folder has others."""
+    handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
+    if authority:
+        context = ssl.create_default_context(cafile=authority)
+        handlers.append(urllib.request.HTTPSHandler(context=context))
+    return urllib.request.build_opener(*handlers)
 
 
 def _message(error: urllib.error.HTTPError) -> str:

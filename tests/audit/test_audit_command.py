@@ -41,7 +41,7 @@ def double() -> Iterator[AwsDouble]:
 @pytest.fixture
 def ec2(double: AwsDouble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     use_keys(monkeypatch, tmp_path, AWS_ENDPOINT_URL=double.url)
-    monkeypatch.setattr(Session, "regions", lambda _session: [REGION])  # of 38
+    monkeypatch.setattr(Session, "regions", lambda _session: [REGION])  # of 17
     client = boto3.client("ec2", region_name=REGION)
     for image in client.describe_images()["Images"]:  # whose snapshots would be this account's
         client.deregister_image(ImageId=image["ImageId"])

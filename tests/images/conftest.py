@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import quick_boto  # noqa: F401  # for what it does
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "sim"))  # for machines
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "rented"))  # for the rehearsal cloud
@@ -89,7 +90,7 @@ def cloud(
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("CLOUDRUN_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("CLOUDRUN_POLL_S", "0.2")
-    monkeypatch.setattr(Session, "regions", lambda _session: ["us-east-1", "us-west-2"])  # of 38
+    monkeypatch.setattr(Session, "regions", lambda _session: ["us-east-1", "us-west-2"])  # of 17
     rehearsal_cloud.calm()
     yield rehearsal_cloud
     rehearsal_cloud.calm()

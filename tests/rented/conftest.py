@@ -8,13 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import quick_boto  # noqa: F401  # for what it does
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "road"))  # for its makers of jobs
 
-from rented_help import RentedCloud, wait_for
+from rented_help import REGIONS, RentedCloud, wait_for
 
 from cloudrun.client import Client
 from cloudrun.config import load_settings
+from cloudrun.providers.aws.session import Session
 from cloudrun.sim import daemon
 
 
@@ -44,6 +46,7 @@ def cloud(
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("CLOUDRUN_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("CLOUDRUN_POLL_S", "0.2")
+    monkeypatch.setattr(Session, "regions", lambda _session: list(REGIONS))  # of 17
     rehearsal.calm()
     yield rehearsal
     rehearsal.calm()

@@ -40,7 +40,8 @@ class Killed:
         self._cloud, self._double, self._folder = cloud, double, folder
         launches = os.environ.get("CLOUDRUN_TEST_KILLS", str(usual))
         argv = (sys.executable, str(KILLER), str(folder), launches, str(SEED), str(DRILL), cloud)
-        subprocess.run(argv, check=True, timeout=600)
+        shared = {**os.environ, "PYTHONPATH": str(KILLER.parents[1])}
+        subprocess.run(argv, check=True, timeout=600, env=shared)
         assert self.live(), "no launch came as far as to rent something: the kills come too early"
 
     def live(self) -> set[str]:

@@ -14,12 +14,11 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import botocore.httpsession
-import botocore.loaders
+import quick_boto  # noqa: F401  # forked clients inherit what was read
 import requests.adapters
 
 from cloudrun.client import Client
@@ -107,7 +106,6 @@ def one(seed: int, job: str, target: Target) -> None:
 
 
 def main(count: int, seed: int, job: str, cloud: str) -> None:
-    botocore.loaders.create_loader = cache(botocore.loaders.create_loader)  # 13 MB of JSON, read once for all
     target = CLOUDS[cloud]
     first = Client(load_settings())
     first.plan(job, **target.place)  # offers are asked for once, and kept

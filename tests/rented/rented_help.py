@@ -13,6 +13,7 @@ from cloudrun.client import Client
 from cloudrun.models import LaunchOptions, Market, OnPreempt, Run
 from cloudrun.sim.record import AWS, AZURE, CLOUDS, ENDED, SimRecord
 
+REGIONS = ("us-east-1", "us-east-2", "us-west-2")  # of AWS, where the tests' machines are
 TYPE = "p2.xlarge"
 AZURE_TYPE = "Standard_NC4as_T4_v3"
 DRILL = jobs_dir() / "drill"
