@@ -10,6 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "agent"))  # for its machine without a network
 
+import quick_boto  # noqa: F401  # for what it does
 from aws_keys import use_aws
 from bucket_cases import CONTAINER, BlobCase, Case, S3Case
 from localmachine import LocalShell, local_machine

@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "remote"))  # for `
 
 import aws_help
 import azure_help
+import quick_boto  # noqa: F401  # for what it does
 from provider_cases import Case, attach, rent
 from servers import OpenSshServer, launch
 

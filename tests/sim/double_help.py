@@ -12,6 +12,7 @@ from urllib.request import Request, urlopen
 
 import boto3
 import pytest
+import quick_boto  # noqa: F401  # for what it does
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
