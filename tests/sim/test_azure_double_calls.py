@@ -101,7 +101,10 @@ def test_a_call_whose_answer_is_lost_was_done(double: AzureDouble, plain: Plain)
 
 @pytest.mark.parametrize(
     "wrong",
-    [{}, {"code": "X", "times": 0}, {"code": "X", "every": 0}, {"lose_answer": True, "late": True}],
+    [
+        *({}, {"code": "X", "times": 0}, {"code": "X", "every": 0}),
+        *({"lose_answer": True, "late": True}, {"code": "X", "zone": "1"}),
+    ],
 )
 def test_faults_that_make_no_sense_are_refused(double: AzureDouble, wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
@@ -134,7 +137,7 @@ def test_other_processes_steer_it_over_https(double: AzureDouble, plain: Plain) 
     ("name", "told", "status", "said"),
     [
         ("fault", {"operation": "x"}, 400, "needs a code"),
-        ("fault", {"colour": "blue"}, 400, "colour"),
+        ("fault", {"operation": "x", "colour": "blue"}, 400, "colour"),
         ("fault", ["x"], 400, "JSON object"),
         ("preempt", {"instance_id": "x"}, 400, "no instance"),
         ("set-spot-price", {"type": "Standard_NC6", "region": REGION, "usd": "much"}, 400, ""),

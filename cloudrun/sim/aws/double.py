@@ -6,10 +6,9 @@ import threading
 from dataclasses import asdict
 from datetime import UTC, datetime
 from decimal import Decimal
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
+from werkzeug.serving import WSGIRequestHandler, make_server
 
 from cloudrun.errors import UsageError
 from cloudrun.models import Market
@@ -20,12 +19,12 @@ from cloudrun.sim.aws.spot import Spot
 from cloudrun.sim.aws.world import Delays, World
 from cloudrun.sim.control import Control
 from cloudrun.sim.faults import EVERY_CALL
+from cloudrun.sim.serving import Serving
 
 if TYPE_CHECKING:
     from cloudrun.sim.machine import MachineHost
 
 LOOPBACK = "127.0.0.1"
-SHUTDOWN_POLL_S = 0.05  # how often the server looks whether it should end
 NOTICE_S = 120.0  # EC2 user guide, "Spot Instance interruption notices": two minutes
 
 _in_use = threading.Lock()  # moto's objects are the process's own: one double at a time
@@ -44,8 +43,7 @@ class AwsDouble:
         self._host = host
         self._delays = delay_s or Delays()
         self._seed = seed
-        self._server: BaseWSGIServer | None = None
-        self._thread: threading.Thread | None = None
+        self._serving: Serving | None = None
         self._world: World | None = None
         self._spot: Spot | None = None
         self._app: App | None = None
@@ -65,32 +63,26 @@ class AwsDouble:
             self._world.backend.reset()
             self._spot = Spot(self._world)
             self._app = App(self._world, self._spot, self._control())
-            self._server = make_server(
-                LOOPBACK, port, self._app, threaded=True, request_handler=_QuietHandler
-            )  # fmt: skip
+            server = make_server(LOOPBACK, port, self._app, threaded=True, request_handler=_QuietHandler)
         except BaseException:
             _in_use.release()
             raise
-        self.url = f"http://{LOOPBACK}:{self._server.server_port}"
-        serve = partial(self._server.serve_forever, poll_interval=SHUTDOWN_POLL_S)
-        self._thread = threading.Thread(target=serve, name="cloudrun-sim-aws", daemon=True)
-        self._thread.start()
+        self._serving = Serving(server, "cloudrun-sim-aws")
+        self.url = f"http://{LOOPBACK}:{self._serving.port}"
         return self.url
 
     def stop(self) -> None:
         """Stop answering and end every machine. Idempotent."""
-        if self._server is None or self._thread is None or self._world is None:
+        if self._serving is None or self._world is None:
             return
         try:
-            self._server.shutdown()
-            self._thread.join()
-            self._server.server_close()
+            self._serving.stop()
             self._world.timers.close()
             for instance in list(self._world.instances.values()):
                 if instance.machine is not None:
                     instance.machine.destroy()
         finally:
-            self._server = None
+            self._serving = None
             _in_use.release()
 
     def __enter__(self) -> AwsDouble:
@@ -102,42 +94,12 @@ class AwsDouble:
 
     # Steering
 
-    def fault(
-        self,
-        action: str,
-        code: str = "",
-        *,
-        message: str = "",
-        status: int = 0,
-        region: str = "",
-        zone: str = "",
-        type: str = "",
-        market: str = "",
-        times: int | None = 1,
-        skip: int = 0,
-        every: int = 1,
-        lose_answer: bool = False,
-    ) -> None:
-        """Let calls fail: after `skip` of them `times` (None: always), each `every`-th; see Fault.
+    def fault(self, action: str, code: str = "", **how: Any) -> None:
+        """Let calls of that action fail (*: every call); `how` are the other fields of CloudFault.
 
-        zone, type and market restrict RunInstances and StartInstances; * as action is every call.
+        zone, type and market restrict RunInstances and StartInstances.
         """
-        self._running().faults.add(
-            Fault(
-                call=action,
-                code=code,
-                message=message,
-                status=status,
-                region=region,
-                zone=zone,
-                type=type,
-                market=market,
-                times=times,
-                skip=skip,
-                every=every,
-                lose_answer=lose_answer,
-            )
-        )
+        self._running().faults.add(Fault(action, code, **how))
 
     def throttle(self, action: str = EVERY_CALL, *, times: int | None = 1, every: int = 1) -> None:
         """RequestLimitExceeded for the next `times` calls (None: for good), or each `every`-th of them."""

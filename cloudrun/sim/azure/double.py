@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable
 from dataclasses import asdict
 from decimal import Decimal
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +21,11 @@ from cloudrun.sim.azure.store import SUBSCRIPTION, Delays, World
 from cloudrun.sim.azure.tls import CA_FILE, HttpsServer
 from cloudrun.sim.control import Control
 from cloudrun.sim.faults import EVERY_CALL
+from cloudrun.sim.serving import Serving
 
 if TYPE_CHECKING:
     from cloudrun.sim.machine import MachineHost
 
-SHUTDOWN_POLL_S = 0.05  # how often the server looks whether it should end
 NOTICE_S = 30.0  # Azure, "Scheduled Events": at least 30 seconds before a Preempt
 PRICES_PATH = "/api/retail/prices"
 
@@ -50,8 +48,7 @@ class AzureDouble:
         self._host = host
         self._folder = folder
         self._delays = delay_s or Delays()
-        self._server: HttpsServer | None = None
-        self._thread: threading.Thread | None = None
+        self._serving: Serving | None = None
         self._world: World | None = None
         self._compute: Compute | None = None
         self._app: App | None = None
@@ -72,22 +69,17 @@ class AzureDouble:
         parts = (compute, *kinds, DnsNames(world), operations, world.authorization)
         for part in (*parts, Groups(world, operations)):
             app.routes.add(part.routes())
-        self._server = HttpsServer(app, port, self._folder)
+        self._serving = Serving(HttpsServer(app, port, self._folder), "cloudrun-sim-azure")
         self._world, self._compute, self._app = world, compute, app
-        self.url = f"https://localhost:{self._server.server_port}"
-        serve = partial(self._server.serve_forever, poll_interval=SHUTDOWN_POLL_S)
-        self._thread = threading.Thread(target=serve, name="cloudrun-sim-azure", daemon=True)
-        self._thread.start()
+        self.url = f"https://localhost:{self._serving.port}"
         return self.url
 
     def stop(self) -> None:
         """Stop answering and end every machine. Idempotent."""
-        if self._server is None or self._thread is None or self._world is None:
+        if self._serving is None or self._world is None:
             return
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-        self._server = None
+        self._serving.stop()
+        self._serving = None
         self._world.timers.close()
         self._computer().close()
 
@@ -121,49 +113,19 @@ class AzureDouble:
 
     # Steering
 
-    def fault(
-        self,
-        operation: str,
-        code: str = "",
-        *,
-        message: str = "",
-        status: int = 0,
-        region: str = "",
-        type: str = "",
-        market: str = "",
-        times: int | None = 1,
-        skip: int = 0,
-        every: int = 1,
-        late: bool = False,
-        lose_answer: bool = False,
-    ) -> None:
-        """Let calls fail: after `skip` of them `times` (None: always), each `every`-th; see Fault.
+    def fault(self, operation: str, code: str = "", **how: Any) -> None:
+        """Let calls fail; `how` are the other fields of Fault.
 
         operation is Azure's name of the right that a call takes, "Microsoft.Compute/virtualMachines/write";
         * is every call. type and market restrict calls that put or start a machine.
         """
-        fault = Fault(
-            call=operation,
-            code=code,
-            message=message,
-            status=status,
-            region=region,
-            type=type,
-            market=market,
-            times=times,
-            skip=skip,
-            every=every,
-            late=late,
-            lose_answer=lose_answer,
-        )
-        self._running().faults.add(fault)
+        self._running().faults.add(Fault(operation, code, **how))
 
     def throttle(
         self, operation: str = EVERY_CALL, *, times: int | None = 1, every: int = 1, retry_after_s: float = 1
     ) -> None:
         """429 with Retry-After for the next `times` calls (None: for good), or each `every`-th of them."""
-        fault = Fault(operation, "TooManyRequests", times=times, every=every, retry_after_s=retry_after_s)
-        self._running().faults.add(fault)
+        self.fault(operation, "TooManyRequests", times=times, every=every, retry_after_s=retry_after_s)
 
     def clear_faults(self) -> None:
         self._running().faults.clear()

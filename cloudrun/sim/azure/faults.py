@@ -35,6 +35,8 @@ class Fault(CloudFault):
     retry_after_s: float | None = None
 
     def __post_init__(self) -> None:
+        if self.zone:
+            raise ValueError("Azure's calls do not tell their zone: leave it out")
         if self.lose_answer and (self.about_a_machine or self.late):
             raise ValueError("an answer gets lost whatever the machine: leave out type, market and late")
         super().__post_init__()
