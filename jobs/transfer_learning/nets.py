@@ -6,6 +6,7 @@ by their own package (EfficientNet-Lite0, lite0.py): a published file fits witho
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from torch import Tensor, nn
@@ -14,20 +15,19 @@ IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))  # mean and devi
 VGG16_WIDTHS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 
 
-class Staged(nn.Module):
+class Staged(nn.Module, ABC):
     """A network that can be run from one stage to another.
 
-    stages(): name and module, from the image on; what behaves otherwise in training is
-    registered in the network. `new`: how many of the last ones are this job's own and
-    never come from a weights file. `scale`: mean and deviation of each colour (0 to 255)
-    that published weights expect.
+    `new`: how many of the last stages are this job's own and never come from a weights file. `scale`: mean
+    and deviation of each colour (0 to 255) that published weights expect.
     """
 
     new = 1
     scale = IMAGENET
 
+    @abstractmethod
     def stages(self) -> list[tuple[str, nn.Module]]:
-        raise NotImplementedError
+        """Name and module, from the image on. What behaves otherwise in training is the network's own."""
 
     def forward(self, x: Tensor, first: int = 0, last: int | None = None) -> Tensor:
         for _, stage in self.stages()[first:last]:
