@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -37,6 +37,7 @@ from cloudrun.models import Market
 from cloudrun.ownpc import OwnPc
 
 SHOWN = 30
+LONG_NOTE = 24  # characters; what is longer stands below the table, and its number in it
 
 
 @click.command(
@@ -104,8 +105,9 @@ def compare(
     if as_json:
         render.as_json(_shape(found, shown, money, pc))
         return
-    render.table(_columns(money.currency), [_row(each, found, money, pc) for each in shown])
-    say_wrapped(_remarks(found, shown, money, pc))
+    long = _long_notes(shown)
+    render.table(_columns(money.currency), [_row(each, found, money, pc, [*long]) for each in shown])
+    say_wrapped([*_numbered(long), *_remarks(found, shown, money, pc)])
 
 
 def _hours(text: str | None) -> Decimal | None:
@@ -144,7 +146,26 @@ def _columns(currency: str) -> tuple[Column, ...]:
     )
 
 
-def _row(each: Alternative, found: Comparison, money: Money, pc: OwnPc | None) -> tuple[str, ...]:
+def _long_notes(shown: Sequence[Alternative]) -> dict[str, dict[str, None]]:
+    """The notes that a table has no room for, in their order, each with the types that it is about."""
+    found: dict[str, dict[str, None]] = {}
+    for each in shown:
+        for note in each.brief:
+            if len(note) > LONG_NOTE:
+                found.setdefault(note, {})[each.name] = None
+    return found
+
+
+def _numbered(notes: Mapping[str, Iterable[str]]) -> Iterator[str]:
+    """As they stand below the table, with the types that they do not name themselves."""
+    for place, (note, types) in enumerate(notes.items(), start=1):
+        unnamed = [name for name in types if name not in note]
+        yield f"({place}) " + (f"{', '.join(unnamed)}: " if unnamed else "") + note
+
+
+def _row(
+    each: Alternative, found: Comparison, money: Money, pc: OwnPc | None, long: Sequence[str]
+) -> tuple[str, ...]:
     extra = each.disk_usd + each.address_usd
     return (
         each.name,
@@ -159,7 +180,7 @@ def _row(each: Alternative, found: Comparison, money: Money, pc: OwnPc | None) -
         money.total(each.egress_usd) if each.egress_usd else "",
         money.total(each.total_usd),
         _pays_off(each, pc),
-        ", ".join(each.brief),
+        ", ".join(f"({long.index(note) + 1})" if note in long else note for note in each.brief),
     )
 
 

@@ -39,6 +39,19 @@ def test_it_fits_the_screen(cli: Call, monkeypatch: pytest.MonkeyPatch, columns:
     assert "not rented out any more: Standard_NC6, Standard_NC12," in remarks
 
 
+@pytest.mark.parametrize("columns", [80, 120])
+def test_a_long_note_stands_below_the_table(cli: Call, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    said = cli("cost", "compare", "--hours", "45", "--region", "us-east-1", "--type", "g4ad.xlarge",
+               "--type", "g4dn.xlarge")  # fmt: skip
+    assert max(map(len, (said.out + said.err).splitlines())) <= columns
+    assert "\N{HORIZONTAL ELLIPSIS}" not in said.out
+    notes = {line.split()[0]: line for line in said.out.splitlines()}
+    assert notes["g4ad.xlarge"].endswith("same hours, (1)") == (columns == 120)
+    assert "(1)" not in notes["g4dn.xlarge"]
+    assert " ".join(said.err.split()).startswith("(1) whether g4ad.xlarge is still offered")
+
+
 def test_notes_say_in_short_how_fast_and_how_old(cli: Call) -> None:
     said = cli("cost", "compare", "--hours", "45", "--gpu", "K80", "--gpu", "T4", "--gpu", "V100",
                "--speed", "T4=1.8")  # fmt: skip
