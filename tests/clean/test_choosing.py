@@ -11,11 +11,12 @@ import pytest
 from clean_home import NOW, Home, many
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from samples import A_MACHINE
 
 from cloudrun.cleaning import Choice, Cleaned, Part, clean, is_pinned, pin, plan_cleanup
 from cloudrun.cleaning_machines import disk_remarks
 from cloudrun.errors import NotFound, UsageError
-from cloudrun.models import FINAL_RUN_STATES, Machine, MachineState, Market, RunState
+from cloudrun.models import FINAL_RUN_STATES, Market, RunState
 from cloudrun.runfiles import RunFiles
 
 
@@ -144,9 +145,7 @@ def test_pins_can_be_taken_off_and_need_something_to_hold(home: Home) -> None:
 
 
 def test_a_disk_costs_the_same_whatever_lies_on_it() -> None:
-    rented = Machine(
-        "i-1", "k80", "aws", "us-east-1", "p2.xlarge", Market.SPOT, MachineState.RUNNING, disk_gb=100
-    )
+    rented = replace(A_MACHINE, disk_gb=100)
     own = replace(rented, name="bench", provider="local", market=Market.OWN)
     [remark] = disk_remarks([rented, own, replace(rented, name="other")], {"k80", "bench"})
     assert "the disk of k80 goes on costing 8.00 USD a month" in remark

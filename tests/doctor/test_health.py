@@ -10,6 +10,7 @@ import zlib
 from dataclasses import replace
 
 import pytest
+from samples import A_MACHINE
 
 from cloudrun.assets import provisioning_dir
 from cloudrun.cli.machine_view import FINDING_COLUMNS, finding_rows
@@ -18,20 +19,14 @@ from cloudrun.errors import RemoteError
 from cloudrun.gpu_seen import why_no_gpu
 from cloudrun.health import Finding, Severity, judge
 from cloudrun.health_look import Disk, Look, look
-from cloudrun.models import Machine, MachineState, Market, Result, Stack
+from cloudrun.models import Machine, Market, Result, Stack
 from cloudrun.provision_steps import Checks, Step, read_checks
 from cloudrun.remote.agentlink import FRAME, MAGIC
 
 STACK = Stack(name="small", frameworks=(("torch", "2.0.1"),), packages=(("nvidia-384", "384.66-0ubuntu1"),))
 STEPS = [Step("14-packages", {}), Step("90-gpu-seen", {"SEEN_BY": "torch"})]
-MACHINE = Machine(
-    id="i-1",
-    name="k80",
-    provider="aws",
-    region="us-east-1",
-    type="p2.xlarge",
-    market=Market.SPOT,
-    state=MachineState.RUNNING,
+MACHINE = replace(
+    A_MACHINE,
     stack="small",
     versions=(("driver", "384.66"), ("gpu", "Tesla K80"), ("kernel", "4.4.0-1"), ("torch", "2.0.1")),
     disk_gb=100,

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
-from cloudrun.models import Attempt, Charge, Machine, MachineState, Market, Offer, Run, RunState, Stage
+from samples import A_CHARGE, A_MACHINE, A_RUN, AN_OFFER, NOON
 
-START = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)
+from cloudrun.models import Attempt, Charge, Machine, Market, Run, RunState, Stage
+
+START = NOON
 
 
 @dataclass(frozen=True)
@@ -29,49 +31,24 @@ class Said:
 
 Call = Callable[..., Said]
 
-OFFER = Offer(
-    provider="aws",
-    region="us-east-1",
-    type="p2.xlarge",
-    market=Market.SPOT,
-    price_per_hour_usd=Decimal("0.20"),
-    price_as_of=date(2026, 3, 1),
-    gpu="K80",
-    gpu_count=1,
-    gpu_memory_gib=12.0,
-)
+OFFER = replace(AN_OFFER, price_per_hour_usd=Decimal("0.20"))
 
 
 def a_charge(**fields: Any) -> Charge:
     """An hour of a machine on demand, at 0.36 USD an hour: 0.0001 a second."""
-    plain = Charge(
-        id=None,
-        machine="bench",
-        run="",
-        what="compute",
-        provider="aws",
-        region="us-east-1",
-        market=Market.ON_DEMAND,
-        unit="hour",
-        unit_price_usd=Decimal("0.36"),
-        price_as_of=date(2026, 3, 1),
-        opened_at=START,
-        closed_at=START + timedelta(hours=1),
-    )
-    return replace(plain, **fields)
+    return replace(A_CHARGE, **{"closed_at": START + timedelta(hours=1), **fields})
 
 
 def a_machine(name: str = "bench", **fields: Any) -> Machine:
-    plain = Machine(
+    """One on demand, at the price of `a_charge`."""
+    plain = replace(
+        A_MACHINE,
         id=f"i-{name}",
         name=name,
-        provider="aws",
-        region="us-east-1",
-        type="p2.xlarge",
+        zone="",
         market=Market.ON_DEMAND,
-        state=MachineState.RUNNING,
         token=f"token-{name}",
-        price_per_hour_usd=Decimal("0.36"),
+        price_per_hour_usd=A_CHARGE.unit_price_usd,
         launched_at=START,
         gpu="K80",
         gpu_count=1,
@@ -82,19 +59,12 @@ def a_machine(name: str = "bench", **fields: Any) -> Machine:
 
 def a_run(id: str, **fields: Any) -> Run:
     """One that succeeded after an hour on `bench`."""
-    plain = Run(
+    plain = replace(
+        A_RUN,
         id=id,
-        job="svhn_rcnn",
-        project="svhn",
         preset="paper",
-        args=(),
-        command=("true",),
-        stack="",
-        bundle="",
-        outputs="outputs",
         state=RunState.SUCCEEDED,
         stage=Stage.RELEASE,
-        submitted_at=START,
         started_at=START,
         ended_at=START + timedelta(hours=1),
         machine="bench",

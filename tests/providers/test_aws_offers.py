@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from aws_account import Account, account_of, use_keys, use_nothing
-from sample_machine import A_MACHINE
+from samples import A_MACHINE
 
 from cloudrun import catalog
 from cloudrun.catalog import wanted_types

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from machine_help import Client
-from sample_machine import A_MACHINE
+from samples import A_MACHINE
 
 from cloudrun.config import AS_FOUND
 from cloudrun.events import Event, Note

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from sample_machine import A_MACHINE
+from samples import A_CHARGE, A_MACHINE, A_RUN, AN_OFFER
 
 from cloudrun.models import (
     Attempt,
@@ -16,7 +16,6 @@ from cloudrun.models import (
     Machine,
     MachineState,
     Market,
-    Offer,
     Outcome,
     Run,
     RunState,
@@ -26,17 +25,10 @@ from cloudrun.models import (
 
 NOON = datetime(2026, 3, 4, 12, 0, 0, 123456, tzinfo=UTC)
 
-OFFER = Offer(
-    provider="aws",
-    region="us-east-1",
-    type="p2.xlarge",
-    market=Market.SPOT,
+OFFER = replace(
+    AN_OFFER,
     price_per_hour_usd=Decimal("0.2700"),
-    price_as_of=date(2026, 3, 1),
     zone="us-east-1c",
-    gpu="K80",
-    gpu_count=1,
-    gpu_memory_gib=12.0,
     gpu_capability=3.7,
     vcpus=4,
     memory_gib=61.0,
@@ -115,17 +107,13 @@ FULL_MACHINE = replace(
     detail=(("spot_request", "sir-1"),),
 )
 
-FULL_CHARGE = Charge(
-    id=None,
-    machine="bench",
+FULL_CHARGE = replace(
+    A_CHARGE,
     run="abcd2345",
     what="disk",
-    provider="aws",
-    region="us-east-1",
     market=Market.SPOT,
     unit="GB-month",
     unit_price_usd=Decimal("0.0800"),
-    price_as_of=date(2026, 3, 1),
     opened_at=NOON,
     closed_at=NOON + timedelta(hours=1),
     quantity=Decimal("100.5"),
@@ -137,20 +125,8 @@ FULL_CHARGE = Charge(
 
 def make_run(id: str, *, minutes: float = 0.0, **fields: Any) -> Run:
     """A bare run, submitted so many minutes after noon."""
-    bare = Run(
-        id=id,
-        job="train",
-        project="default",
-        preset="",
-        args=(),
-        command=("true",),
-        stack="",
-        bundle="",
-        outputs="outputs",
-        state=RunState.STARTING,
-        stage=Stage.RECORD,
-        submitted_at=NOON + timedelta(minutes=minutes),
-    )
+    submitted_at = NOON + timedelta(minutes=minutes)
+    bare = replace(A_RUN, id=id, job="train", project="default", preset="", submitted_at=submitted_at)
     return replace(bare, **fields)
 
 
