@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 
-from cloudrun import adopt, catalog, doctor, machines, rent
+from cloudrun import adopt, catalog, doctor, images_charged, machines, rent
 from cloudrun.audit_buckets import bucket_items
 from cloudrun.audit_home import home_items
 from cloudrun.audit_item import HOME, Cure, Item
@@ -61,6 +61,7 @@ def _provider_items(ctx: Context, name: str) -> list[Item]:
     there = [machine for machine in provider.list_machines() if not machine.state.gone]
     with ThreadPoolExecutor(MOST_AT_ONCE) as pool:
         found = list(pool.map(lambda machine: _machine_item(ctx, machine), there))
+    images_charged.look_after(ctx, name)
     if isinstance(provider, Leftovers):
         found += [_leftover_item(ctx, each) for each in provider.list_leftovers()]
     return found

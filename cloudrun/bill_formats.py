@@ -26,12 +26,14 @@ from pathlib import Path
 from typing import IO, Any
 
 from cloudrun.errors import UsageError
+from cloudrun.images import charged_as
 
 MOST_FIELD = 10_000_000  # characters of one cell; a file without commas is no bill
 HINT = (
     "an AWS Cost and Usage Report with resource ids (CSV, gzip, zip, Parquet), or Azure's cost export (CSV)"
 )
-_TAG = "cloudrunname"  # of cloudrun-name, as columns and maps spell it in the end
+# cloudrun-name and cloudrun-image, as columns and maps spell them in the end; under what each is counted.
+_TAGS: Mapping[str, Callable[[str], str]] = {"cloudrunname": str, "cloudrunimage": charged_as}
 _US_DATE = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4})")
 _HOURS = re.compile(r"(1 )?h(ou)?rs?", re.IGNORECASE)
 
@@ -53,8 +55,9 @@ class BillLine:
     """One line of a bill.
 
     what: compute, disk, address, egress, snapshot or other; for lines that are no usage the bill's own word:
-    tax, credit, refund, ... name: of the machine by its tag, "" without. last_day: the last one that it is
-    about. identity: what makes the same line the same again in a later version of the bill.
+    tax, credit, refund, ... name: by a tag that of the machine, or what the image is charged as; "" without.
+    last_day: the last one that it is about. identity: what makes the same line the same again in a later
+    version of the bill.
     """
 
     provider: str
@@ -175,9 +178,10 @@ def _aws_what(usage: str) -> str:
 
 def _aws_name(cells: Cells) -> str:
     """The tag in a column of its own, or in the map of CUR 2.0."""
-    for column in ("resourcetagsuser" + _TAG, "resourcetags" + _TAG):
-        if cells.get(column):
-            return _text(cells[column])
+    for tag, counted_as in _TAGS.items():
+        for column in ("resourcetagsuser" + tag, "resourcetags" + tag):
+            if cells.get(column):
+                return counted_as(_text(cells[column]))
     tags = cells.get("resourcetags") or cells.get("tags")
     return _tagged(tags) if tags else ""
 
@@ -223,6 +227,8 @@ def _azure_what(category: str, subcategory: str, meter: str) -> str:
     if category == "Virtual Machines":
         return "compute"
     if category == "Storage":
+        if "snapshot" in meter.lower():
+            return "snapshot"
         return "disk" if "disk" in f"{subcategory} {meter}".lower() else "other"
     if category == "Virtual Network":
         return (
@@ -271,7 +277,8 @@ def _moment(value: object) -> datetime | None:
 
 
 def _tagged(tags: object) -> str:
-    """Our tag in a map, in JSON, or in Azure's JSON without its braces; "" where it cannot be read."""
+    """What our tags say in a map, in JSON, or in Azure's JSON without its braces; "" where it cannot be
+    read."""
     if isinstance(tags, str):
         text = tags.strip()
         try:
@@ -282,7 +289,13 @@ def _tagged(tags: object) -> str:
         tags.items() if isinstance(tags, Mapping) else tags if isinstance(tags, list) else ()
     )
     named = [pair for pair in pairs if isinstance(pair, list | tuple) and len(pair) == 2]
-    return next((_text(value) for key, value in named if squash(str(key)).endswith(_TAG)), "")
+    said = (
+        counted_as(_text(value))
+        for tag, counted_as in _TAGS.items()
+        for key, value in named
+        if squash(str(key)).endswith(tag)
+    )
+    return next(said, "")
 
 
 # --- files -------------------------------------------------------------------------------

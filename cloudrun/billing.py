@@ -12,7 +12,7 @@ from datetime import UTC, date, datetime
 from decimal import ROUND_HALF_UP, Decimal
 from functools import cache
 
-from cloudrun.catalog import BillingRule, address_rule, disk_rule, load_billing
+from cloudrun.catalog import BillingRule, address_rule, disk_rule, load_billing, snapshot_rule
 from cloudrun.catalog.loader import read_csv
 from cloudrun.errors import ConfigError
 from cloudrun.models import Market
@@ -52,6 +52,13 @@ def disk_seconds(provider: str, opened_at: datetime, closed_at: datetime) -> int
     than its provider states (AWS: 60 s since 2017-10-02)."""
     rule = disk_rule(provider)
     return max(exact_seconds(opened_at, closed_at), (rule.minimum_s or 0) if rule else 0)
+
+
+def stored_seconds(provider: str, opened_at: datetime, closed_at: datetime) -> int:
+    """The seconds for which an image's snapshot is billed: whole hours begun at AWS, else seconds."""
+    rule = snapshot_rule(provider)
+    step = (rule.granularity_s if rule else None) or 1
+    return -(-exact_seconds(opened_at, closed_at) // step) * step
 
 
 def exact_seconds(opened_at: datetime, closed_at: datetime) -> int:

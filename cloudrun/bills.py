@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from cloudrun.bill_formats import BillLine, read_bill
 from cloudrun.billing import SECONDS_PER_HOUR
 from cloudrun.errors import UsageError
+from cloudrun.images import SNAPSHOT
 from cloudrun.models import Machine
 from cloudrun.shares import shares_of
 from cloudrun.store_bills import Billed
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 SAME_USD = Decimal("0.005")  # half a cent: below it two amounts are the same
 SAME_PART = Decimal("0.01")  # of hours or prices: clocks and roundings
 COUNTED = ("compute", "disk", "address")  # what the ledger has exact lines for
+GUESSED = ("egress", SNAPSHOT)  # and estimates
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ def import_bills(
     """Keep what the bills say of our machines, and compare; one answer a provider. Files that are parts of
     one bill belong into one call. Raises UsageError, and then nothing is kept."""
     found: dict[str, _Bill] = {}
-    finder = _Finder(store.list_machines(all=True))
+    finder = _Finder(store.list_machines(all=True), store.charged_images())
     for path in paths:
         for line in read_bill(path):
             bill = found.setdefault(line.provider, _Bill())
@@ -111,13 +113,13 @@ def billed_sums(
 
 
 class _Finder:
-    """Whose a line is: by the resource's id, by our tag, at Azure by the name with which all parts of a
+    """Whose a line is: by the resource's id, by our tags, at Azure by the name with which all parts of a
     machine begin."""
 
-    def __init__(self, machines: Iterable[Machine]) -> None:
+    def __init__(self, machines: Iterable[Machine], images: Iterable[str]) -> None:
         known = list(machines)
         self._ids = {each.id.lower(): each.name for each in known if each.id}
-        self._names = {each.name for each in known}
+        self._names = {*(each.name for each in known), *images}
         self._stems = {_last(each.id): each.name for each in known if each.provider == "azure" and each.id}
 
     def name_of(self, line: BillLine) -> str:
@@ -271,10 +273,11 @@ def _why(ours: Mapping[str, Side], billed: Mapping[str, Side], *, unknown: bool)
     reasons = ["a price of ours was unknown"] if unknown else []
     for what in COUNTED:
         reasons += _why_of(what, ours.get(what, Side()), billed.get(what, Side()))
-    sent = [side.get("egress", Side()).usd for side in (ours, billed)]
-    if abs(sent[0] - sent[1]) >= SAME_USD:
-        reasons.append(f"egress: {sent[0]:.2f} USD by our estimate, {sent[1]:.2f} billed")
-    known = (*COUNTED, "egress")
+    for what in GUESSED:
+        mine, theirs = (side.get(what, Side()).usd for side in (ours, billed))
+        if abs(mine - theirs) >= SAME_USD:
+            reasons.append(f"{what}: {mine:.2f} USD by our estimate, {theirs:.2f} billed")
+    known = (*COUNTED, *GUESSED)
     rest = {what: side.usd for what, side in billed.items() if what not in known and side.usd}
     return reasons + [
         f"{what} {amount:.2f} USD, which we do not count" for what, amount in sorted(rest.items())

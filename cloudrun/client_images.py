@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from cloudrun.client_machines import MachineVerbs
 from cloudrun.errors import ProviderError, Refused
 from cloudrun.events import OnEvent
+from cloudrun.images import SNAPSHOT
 from cloudrun.models import Market
 
 if TYPE_CHECKING:
@@ -71,7 +73,21 @@ class ImageVerbs(MachineVerbs):
         return images_list.list_images(self.context(on_event=on_event), provider_names())
 
     def delete_image(self, image: OwnImage) -> None:
-        """Remove it and all that is stored for it. Idempotent; machines that were launched from it stay."""
-        from cloudrun import images_bake
+        """Remove it and all that is stored for it, which ends its line of the ledger. Idempotent; machines
+        that were launched from it stay."""
+        from cloudrun import images_bake, images_charged
 
-        images_bake.keeper(self.context(), image.provider).delete_image(image)
+        ctx = self.context()
+        images_bake.keeper(ctx, image.provider).delete_image(image)
+        images_charged.close_line(ctx, image)
+
+    def kept_images_usd(self) -> tuple[int, Decimal | None]:
+        """How many images the ledger has an open line of, and what they cost an hour: None where a price is
+        unknown. Asks nobody."""
+        lines = [line for line in self.store.list_charges(open_only=True) if line.what == SNAPSHOT]
+        if not lines:
+            return 0, Decimal(0)
+        from cloudrun.ledger import per_hour_usd  # the catalogue with it
+
+        known = [price for price in map(per_hour_usd, lines) if price is not None]
+        return len(lines), sum(known, Decimal(0)) if len(known) == len(lines) else None

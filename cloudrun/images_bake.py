@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from pathlib import Path
 
-from cloudrun import assets, machines
+from cloudrun import assets, catalog, images_charged, machines
 from cloudrun.attempts import hourly_usd
-from cloudrun.catalog.loader import load_billing
 from cloudrun.context import Context, now
 from cloudrun.errors import ProviderError, Refused, StepFailed
 from cloudrun.events import Note
 from cloudrun.guard import make_guard
 from cloudrun.images import ImageState, OwnImage
+from cloudrun.images_charged import bake_lock, bake_machine
 from cloudrun.images_own import is_bare, remember
 from cloudrun.locks import holding
 from cloudrun.models import Guard, LaunchOptions, Machine, Market, Offer, OnPreempt, Stack
@@ -53,7 +52,7 @@ class Bake:
     @property
     def machine(self) -> str:
         """The name of the machine on which it is made."""
-        return f"bake-{self.name}"
+        return bake_machine(self.name)
 
 
 def plan_bake(
@@ -71,7 +70,9 @@ def plan_bake(
     if not NAME.fullmatch(chosen):
         raise Refused(f"{chosen!r} cannot name an image", hint="use 3 to 48 letters, digits, . _ -")
     made_of = stack_hash(stack)
-    there = [each for each in provider.list_images() if each.region == offer.region]
+    listed = provider.list_images()
+    images_charged.settle(ctx, offer.provider, listed)
+    there = [each for each in listed if each.region == offer.region]
     if any(each.name == chosen for each in there):
         raise Refused(f"an image {chosen} is there already, in {offer.region}", hint="give another --name")
     taken = provider.own_image(made_of, offer)
@@ -85,14 +86,15 @@ def plan_bake(
         )
     ours = tuple(each for each in candidates if each.region == offer.region)
     worst = Spending(MAX_HOURS, None, disk_gb).worst_case_usd(ours)
-    return Bake(chosen, stack, made_of, ours, disk_gb, worst, _kept_price(offer.provider))
+    rule = catalog.snapshot_rule(offer.provider)
+    return Bake(chosen, stack, made_of, ours, disk_gb, worst, rule.price_usd if rule else None)
 
 
 def bake(ctx: Context, plan: Bake) -> OwnImage:
     """The image, available (blocking, for many minutes). However that ends, the machine is let go; after a
     failure or an interruption no image is left."""
     let_go_cut_ones(ctx)
-    with holding(_lock(ctx, plan.machine)):
+    with holding(bake_lock(ctx.settings, plan.machine)):
         try:
             [machine] = machines.launch(
                 ctx,
@@ -127,12 +129,6 @@ def let_go_cut_ones(ctx: Context) -> None:
                 _let_go(ctx, lock.name)
 
 
-def _kept_price(provider: str) -> Decimal | None:
-    """Of a GB-month. billing.csv has one region's, which stands for all."""
-    rules = [rule for rule in load_billing() if rule.provider == provider and not rule.valid_to]
-    return next((rule.price_usd for rule in rules if rule.what.startswith("snapshot")), None)
-
-
 def _guard_of(plan: Bake) -> machines.GuardMaker:
     def guard_of(offer: Offer) -> Guard:
         price = hourly_usd(offer, plan.disk_gb)
@@ -153,12 +149,26 @@ def _keep_disk(ctx: Context, plan: Bake, machine: Machine) -> OwnImage:
     owner = t.owner_of(ctx.settings)
     tags = t.image_tags(plan.stack.name, plan.stack_hash, plan.name, owner=owner, stored_gb=stored_gb)
     ctx.on_event(Note(f"{machine.name} is clean, {stored_gb} GB in use; its disk becomes {plan.name}"))
-    image = provider.create_image(machine, plan.name, tags)
+    image = _ask_for(ctx, provider, machine, plan.name, tags)
     try:
         return _await(ctx, provider, image)
     except BaseException:
         with suppress(ProviderError):
             provider.delete_image(image)
+            images_charged.close_line(ctx, image)
+        raise
+
+
+def _ask_for(
+    ctx: Context, provider: SnapshotImages, machine: Machine, name: str, tags: Mapping[str, str]
+) -> OwnImage:
+    """What is stored for it is a line of the ledger before it may be there."""
+    stored_gb = int(tags[t.STORED_GB])
+    line = images_charged.open_line(ctx, machine.provider, machine.region, name, stored_gb=stored_gb)
+    try:
+        return provider.create_image(machine, name, tags)
+    except BaseException:
+        images_charged.void_line(ctx, line)
         raise
 
 
@@ -200,8 +210,4 @@ def _let_go(ctx: Context, name: str) -> None:
     machine = ctx.store.get_machine(name)
     if machine is not None and not machine.state.gone:
         machines.terminate(ctx, [machine])
-    _lock(ctx, name).unlink(missing_ok=True)
-
-
-def _lock(ctx: Context, name: str) -> Path:
-    return ctx.settings.home / "baking" / name
+    bake_lock(ctx.settings, name).unlink(missing_ok=True)

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from cloudrun import images_charged
 from cloudrun.context import Context
 from cloudrun.errors import CloudrunError, Credentials, ProviderError
 from cloudrun.events import Note
@@ -47,6 +48,7 @@ def _of(ctx: Context, name: str) -> list[Listed]:
             return []
         images = provider.list_images()
         remember(ctx.settings, images, providers=[name])
+        images_charged.settle(ctx, name, images)
         machines = provider.list_machines() if images else []
     except Credentials:
         return []  # an account that is not there has no images

@@ -13,9 +13,17 @@ from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal
 
 from cloudrun import catalog
-from cloudrun.billing import SECONDS_PER_HOUR, billed_seconds, disk_seconds, egress_parts, exact_seconds
+from cloudrun.billing import (
+    SECONDS_PER_HOUR,
+    billed_seconds,
+    disk_seconds,
+    egress_parts,
+    exact_seconds,
+    stored_seconds,
+)
 from cloudrun.catalog import BillingRule
 from cloudrun.catalog.prices import HOURS_PER_MONTH
+from cloudrun.images import SNAPSHOT, charged_as
 from cloudrun.models import Charge, Market, Offer
 
 SMALLEST_USD = Decimal("0.000001")
@@ -80,6 +88,27 @@ def _by_rule(compute: Charge, what: str, rule: BillingRule, quantity: Decimal) -
         price_as_of=None,  # the rule says when it was seen, to the month or the year
         quantity=quantity,
         estimated=rule.region not in ("all", compute.region),  # another region's price stands for this one
+    )
+
+
+def open_image(provider: str, region: str, name: str, *, stored_gb: int, at: datetime) -> Charge:
+    """The line to store before an image is asked for: of what is stored for it, until it is deleted. An
+    estimate, as no provider tells how much it stores."""
+    rule = catalog.snapshot_rule(provider)
+    return Charge(
+        id=None,
+        machine=charged_as(name),
+        run="",
+        what=SNAPSHOT,
+        provider=provider,
+        region=region,
+        market=Market.ON_DEMAND,
+        unit="GB-month",
+        unit_price_usd=rule.price_usd if rule else None,
+        price_as_of=None,  # the rule says when it was seen
+        opened_at=at,
+        quantity=Decimal(stored_gb),
+        estimated=True,
     )
 
 
@@ -157,15 +186,25 @@ def by_time(charge: Charge) -> bool:
 
 
 def billed_seconds_of(charge: Charge, until: datetime) -> int:
-    """The seconds of it that are billed when it ends then: compute and disks by their provider's rules, all
-    else by the second. A line that follows another of the same machine has no minimum of its own."""
+    """The seconds of it that are billed when it ends then: compute, disks and what is stored for images by
+    their provider's rules, all else by the second. A line that follows another of the same machine has no
+    minimum of its own."""
     if charge.follows:
         return exact_seconds(charge.opened_at, until)
     if charge.what == "compute":
         return billed_seconds(charge.provider, charge.market, charge.opened_at, until)
     if charge.what == "disk":
         return disk_seconds(charge.provider, charge.opened_at, until)
+    if charge.what == SNAPSHOT:
+        return stored_seconds(charge.provider, charge.opened_at, until)
     return exact_seconds(charge.opened_at, until)
+
+
+def per_hour_usd(charge: Charge) -> Decimal | None:
+    """What an hour of it costs while it is open; None where the price is unknown."""
+    if charge.unit_price_usd is None:
+        return None
+    return charge.unit_price_usd * charge.quantity * SECONDS_PER_HOUR / _SECONDS_PER_UNIT[charge.unit]
 
 
 def run_cost_usd(charges: Iterable[Charge], *, now: datetime) -> Decimal | None:

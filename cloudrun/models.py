@@ -171,6 +171,7 @@ class Stack:
     pip: tuple[tuple[str, str], ...] = ()  # (name, version pin) of what the frameworks stand on
     wheels: tuple[tuple[str, str], ...] = ()  # (name, URL) of those that are on no index
     sha256: tuple[tuple[str, str], ...] = ()  # (name, hex digests of its files); for each of them or for none
+    lock: tuple[tuple[str, str, str], ...] = ()  # (name, version, hex digests) of all that pip installs
     theanorc: tuple[tuple[str, str], ...] = ()  # ("section.key", value)
     env: tuple[tuple[str, str], ...] = ()
     tuning: tuple[tuple[str, str], ...] = ()  # persistence, auto-boost, clocks
@@ -454,7 +455,7 @@ class Charge:
     id: int | None
     machine: str
     run: str
-    what: str  # compute | disk | address | egress
+    what: str  # compute | disk | address | egress | snapshot
     provider: str
     region: str
     market: Market

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING
 
 from cloudrun import catalog
 from cloudrun.billing import SECONDS_PER_HOUR
+from cloudrun.images import SNAPSHOT
 from cloudrun.ledger import run_cost_usd
 from cloudrun.models import Charge, Market
 from cloudrun.shares import MICROS, old_price, shares_of
+from cloudrun.store_charges import IMAGE_TYPE
 from cloudrun.store_sums import BY, Spent, SpentOnType
 
 if TYPE_CHECKING:
@@ -47,17 +49,23 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A machine that costs something now. None where a price is unknown, or there is no deadline."""
+    """A machine, or a kept image, that costs something now. None where a price is unknown, or there is no
+    deadline."""
 
     machine: str
     type: str
     provider: str
     market: str
     since: datetime
-    on: bool  # else only its disk, or an address, is billed
+    on: bool  # else only its disk, an address, or what is stored of an image, is billed
     cost_usd: Decimal | None
     deadline_at: datetime | None
     cost_at_deadline_usd: Decimal | None
+
+    @property
+    def described(self) -> str:
+        """Its type, and whether it is off, which an image is not."""
+        return self.type if self.on or self.type == IMAGE_TYPE else f"{self.type}, off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +232,7 @@ def _one_running(store: Store, name: str, open_lines: Sequence[Charge], now: dat
     deadline = machine.deadline_at if machine else None
     return Running(
         machine=name,
-        type=machine.type if machine else "",
+        type=IMAGE_TYPE if own[0].what == SNAPSHOT else machine.type if machine else "",
         provider=own[0].provider,
         market=own[0].market.value,
         since=since,

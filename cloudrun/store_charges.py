@@ -15,6 +15,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from cloudrun.errors import NotFound
+from cloudrun.images import SNAPSHOT, charged_as
 from cloudrun.models import Charge
 from cloudrun.store_file import ADOPT_HINT, StoreFile
 from cloudrun.store_rows import Column, R, from_row, insertion, plain_text, selection, time_text, to_row
@@ -32,6 +33,7 @@ from cloudrun.store_sums import (
 if TYPE_CHECKING:
     from cloudrun.shares import Share, Use
 
+OF_IMAGES, IMAGE_TYPE = "(images)", "image"  # project and job, and type, of what is stored for images
 BATCH = 5_000  # lines of an older store that are laid over their days in one transaction
 
 
@@ -127,6 +129,13 @@ class ChargeStore(StoreFile):
             where += " AND closed_at IS NULL AND void = 0"
         with self._read() as db:
             return self._select(db, Charge, f"{where} ORDER BY id", [*given.values()])
+
+    def charged_images(self) -> list[str]:
+        """Under what the lines of images stand, each once."""
+        with self._read() as db:
+            begin, end = charged_as(""), charged_as("\U0010ffff")
+            query = "SELECT DISTINCT machine FROM charges WHERE machine BETWEEN ? AND ? AND what = ?"
+            return [name for (name,) in db.execute(query, [begin, end, SNAPSHOT])]
 
     # --- sums ----------------------------------------------------------------------------
 
@@ -313,7 +322,7 @@ class _Names:
 
     def all_of(self, charge: Charge, run: str) -> dict[str, str]:
         """The first columns of the kind of the run's share, in their order."""
-        project, job = self._run(run)
+        project, job = (OF_IMAGES, OF_IMAGES) if charge.what == SNAPSHOT else self._run(run)
         return {
             "provider": charge.provider,
             "region": charge.region,
@@ -355,6 +364,8 @@ class _Names:
 
     def _type(self, charge: Charge) -> str:
         """Of the machine that had the name then: the newest that was launched before the line ended."""
+        if charge.what == SNAPSHOT:
+            return IMAGE_TYPE
         opened_at = time_text(charge.opened_at)
         key = (charge.machine, opened_at[:10])
         if key not in self._types:

@@ -30,8 +30,8 @@ LAYERS = (
     "plan execute spending adopt"
     " machines describing estimate doctor cleaning_machines health health_look gpu_seen"
     " images_bake images_list",
-    "follow carry access rent machine_off images_own outbox datasets_remote charging capacity runrecord"
-    " attempts context",
+    "follow carry access rent machine_off images_own images_charged outbox datasets_remote charging capacity"
+    " runrecord attempts context",
     "provision provision_steps remote.transfer remote.process remote.agentlink remote.datalink",
     "comparing measured report budget bills bill_formats",
     "compat compat_facts"
@@ -39,7 +39,7 @@ LAYERS = (
     " ledger billing store store_bills store_charges shares runcost runfiles"
     " datasets datasets_inputs keptdata cleaning cleaning_buckets cleaning_datasets codestore store_clean"
     " trash bucket bucket_outputs datasets_bucket",
-    "store_file store_rows store_schema store_sums manifest ignore leaks hashing tomlfile catalog"
+    "store_file store_rows store_schema store_sums manifest ignore leaks hashing tomlfile catalog stacks_lock"
     " providers.aws providers.azure sim",
     "providers",
     "server remote",

@@ -21,6 +21,7 @@ from cloudrun.models import GpuNeed, Market, Offer
 SPECIAL_REGIONS = ("us-gov-", "usgov", "cn-", "china")  # accounts of their own; only when asked for by name
 HOURS_PER_MONTH = 730  # 365 * 24 / 12, as both providers quote monthly prices
 _DISK = {"aws": "disk gp3", "azure": "disk standard SSD"}  # rows of billing.csv priced by the GB-month
+_SNAPSHOT = {"aws": "snapshot", "azure": "snapshot (standard storage)"}
 _STORAGE = {"aws": "S3 standard storage", "azure": "blob storage hot LRS"}
 _ADDRESS = {"aws": "public IPv4 (in use or idle)", "azure": "public IPv4 static standard"}
 
@@ -81,6 +82,11 @@ def disk_rule(provider: str) -> BillingRule | None:
 def address_rule(provider: str) -> BillingRule | None:
     """How the public address of a running machine is billed, by the hour."""
     return _rule_of_today(provider, _ADDRESS.get(provider))
+
+
+def snapshot_rule(provider: str) -> BillingRule | None:
+    """How what is stored for an image is billed, by the GB-month; one region's price for all."""
+    return _rule_of_today(provider, _SNAPSHOT.get(provider))
 
 
 def storage_rule(provider: str) -> BillingRule | None:

@@ -32,9 +32,9 @@ def import_bill(files: tuple[Path, ...], currency: str, rate_pairs: tuple[str, .
     """Lay a provider's bill beside the ledger.
 
     AWS Cost and Usage Reports (CSV, also gzipped or zipped; Parquet with pyarrow; with resource ids) and
-    Azure's cost exports (CSV). Lines of our machines are found by their resource's id and by the tag
-    cloudrun-name, and kept, so that `cost report` shows what was billed; all others are only added up.
-    Importing twice changes nothing. Name the parts of one bill together.
+    Azure's cost exports (CSV). Lines of our machines and images are found by their resource's id and by the
+    tags cloudrun-name and cloudrun-image, and kept, so that `cost report` shows what was billed; all others
+    are only added up. Importing twice changes nothing. Name the parts of one bill together.
     """
     client = open_client()
     money = read_money(client.settings, currency, rate_pairs)

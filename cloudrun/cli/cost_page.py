@@ -110,7 +110,7 @@ def _tiles(pages: Pages, money: Money) -> str:
         ("in all", _total(asked.total, money)),
         ("this month", _total(this_month, money)),
         (
-            "machines that cost now",
+            "what costs now",
             f"{len(asked.running)}" + (f", {on} on" if on != len(asked.running) else ""),
         ),
         ("spot saved", money.total(sum(saved, Decimal(0))) if saved else "nothing yet"),
@@ -186,7 +186,7 @@ def _running(running: Sequence[Running], now: datetime, money: Money) -> str:
     rows = [
         [
             escape(each.machine),
-            escape(each.type) if each.on else f"{escape(each.type)}, off",
+            escape(each.described),
             escape(each.market),
             f"{each.since.astimezone(UTC):%Y-%m-%d %H:%M}",
             money.total(each.cost_usd),

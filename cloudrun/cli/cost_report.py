@@ -137,7 +137,7 @@ def _running_row(each: Running, now: datetime, money: Money) -> tuple[str, ...]:
     deadline = each.deadline_at
     return (
         each.machine,
-        each.type if each.on else f"{each.type}, off",
+        each.described,
         each.market,
         clock(each.since, now),
         money.total(each.cost_usd),

@@ -69,6 +69,11 @@ def spent_text(today_usd: Decimal, month_usd: Decimal) -> str:
     return f"; spent {money(today_usd)} today, {money(month_usd)} this month" if month_usd else ""
 
 
+def kept_text(count: int, per_hour_usd: Decimal | None) -> str:
+    """`; 2 images kept, 0.0041 USD an hour`; nothing where there is none."""
+    return f"; {plural(count, 'image')} kept, {money(per_hour_usd)} an hour" if count else ""
+
+
 def machines_line(machines: Sequence[Machine], now: datetime) -> str:
     """`2 machines up, 0.90 USD an hour; p2 ends at 21:15 (in 3 h); bench ends after 30 idle minutes`"""
     up = [machine for machine in machines if machine.state in UP]

@@ -9,7 +9,7 @@ import click
 from cloudrun.cli import render
 from cloudrun.cli.lazy import Verb
 from cloudrun.cli.options import complete_run, json_option, open_client
-from cloudrun.cli.run_view import RUN_COLUMNS, detail_lines, machines_line, run_row, spent_text
+from cloudrun.cli.run_view import RUN_COLUMNS, detail_lines, kept_text, machines_line, run_row, spent_text
 from cloudrun.cli.shapes import run_shape
 from cloudrun.client import Client
 from cloudrun.models import Run
@@ -67,7 +67,8 @@ def _show_all(client: Client, runs: list[Run]) -> None:
         render.table(RUN_COLUMNS, [run_row(run, now) for run in runs])
     else:
         render.say("no runs; start with: cloudrun init hello && cloudrun submit hello")
-    render.say(machines_line(client.machines(), now) + spent_text(*client.spent_usd()))
+    up, kept = machines_line(client.machines(), now), kept_text(*client.kept_images_usd())
+    render.say(up + kept + spent_text(*client.spent_usd()))
 
 
 def _show_one(client: Client, run: Run, *, as_json: bool) -> None:

@@ -33,7 +33,9 @@ def image_told_by(tags: Mapping[str, str], size_gb: int, price_usd: Decimal | No
     return {
         "stack": tags.get(t.STACK, ""),
         "stack_hash": tags.get(t.STACK_HASH, ""),
+        "owner": tags.get(t.OWNER, ""),
         "size_gb": size_gb,
+        "stored_gb": stored_gb,
         "price_per_month_usd": None if price_usd is None else price_usd * stored_gb,
     }
 

@@ -1,6 +1,7 @@
 """Bakes, and kills itself (SIGKILL) at a point: `bake_killer.py STACK TYPE POINT [HOURS]`.
 
-POINT is what had just been done then: launched, provisioned, cleaned, asked (for the image), waiting, made.
+POINT is what had just been done then: launched, provisioned, cleaned, charged (the ledger has the image's
+line), asked (for the image), waiting, made.
 HOURS is the limit of the machine that it is made on.
 """
 
@@ -12,7 +13,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from cloudrun import images_bake
+from cloudrun import images_bake, images_charged
 from cloudrun.client import Client
 from cloudrun.config import load_settings
 from cloudrun.models import Market
@@ -29,6 +30,8 @@ def main(stack: str, kind: str, point: str, hours: str = "") -> None:
     provider = client.provider(plan.candidates[0].provider)
     if point in CALLS:
         setattr(provider, CALLS[point], _then_die(getattr(provider, CALLS[point])))
+    elif point == "charged":
+        images_charged.open_line = _then_die(images_charged.open_line)
     elif point in STEPS:
         setattr(images_bake, STEPS[point], _then_die(getattr(images_bake, STEPS[point])))
     client.bake(plan, on_event=lambda event: _die() if point in str(event) else None)

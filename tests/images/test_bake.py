@@ -12,7 +12,7 @@ from cloudrun import doctor
 from cloudrun.client import Client
 from cloudrun.errors import CloudrunError, Interrupted, ProviderError, Refused
 from cloudrun.events import Event, Note
-from cloudrun.images import ImageState, OwnImage
+from cloudrun.images import SNAPSHOT, ImageState, OwnImage
 from cloudrun.images_bake import MAX_HOURS
 from cloudrun.images_own import remember
 from cloudrun.models import LaunchOptions, Machine, Market
@@ -64,7 +64,9 @@ def test_a_launch_begins_with_what_was_baked(
     )
     wait_for(lambda: cloud.live() == [])
     assert client.machines() == []
-    assert client.store.list_charges(open_only=True) == []
+    (line,) = client.store.list_charges(open_only=True)  # what is stored for it
+    assert (line.what, line.provider, line.machine) == (SNAPSHOT, provider, f"image {image.name}")
+    assert line.quantity == image.stored_gb > 0
     assert [line.what for line in client.store.list_charges() if line.what == "compute"]
 
     told = Told()
@@ -81,6 +83,8 @@ def test_a_launch_begins_with_what_was_baked(
     launch(client, stack, "plain", told, type=kind, base_image=True)
     assert not told.has("image of yours")
     assert told.has("30-theanorc applied")
+    client.delete_image(image)
+    assert SNAPSHOT not in [line.what for line in client.store.list_charges(open_only=True)]
 
 
 def test_nothing_of_the_machine_is_on_the_image(client: Client, stack: str) -> None:
@@ -199,6 +203,7 @@ def test_interrupted_while_waiting_nothing_is_left(
     with pytest.raises(Interrupted):
         client.bake(plan)
     wait_for(lambda: cloud.live() == [] and client.own_images() == [])
+    assert client.store.list_charges(open_only=True) == []
 
 
 def test_an_image_that_is_gone_is_not_missed(client: Client, stack: str) -> None:
