@@ -16,12 +16,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "providers"))  # fo
 import aws_help
 import azure_help
 from image_cases import ImageCase, aws_case, azure_case
+from rehearsing import rehearsing, staying
 from rented_help import RentedCloud, wait_for
 
 from cloudrun.client import Client
 from cloudrun.config import load_settings
-from cloudrun.providers.aws.session import Session
-from cloudrun.sim import daemon
 from cloudrun.sim.machine import MachineHost
 
 SMALL = """
@@ -75,10 +74,8 @@ def case(request: pytest.FixtureRequest) -> ImageCase:
 
 @pytest.fixture(scope="session")
 def rehearsal_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RentedCloud]:
-    folder = tmp_path_factory.mktemp("sim")
-    record = daemon.up(folder)
-    yield RentedCloud(record)
-    daemon.down(folder)
+    with rehearsing(tmp_path_factory.mktemp("sim")) as cloud:
+        yield cloud
 
 
 @pytest.fixture
@@ -86,20 +83,12 @@ def cloud(
     rehearsal_cloud: RentedCloud, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Iterator[RentedCloud]:
     """This process talks to the rehearsal cloud; its home is the test's own. Nothing is left by a test."""
-    for name, value in rehearsal_cloud.record.environment().items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("CLOUDRUN_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("CLOUDRUN_POLL_S", "0.2")
-    monkeypatch.setattr(Session, "regions", lambda _session: ["us-east-1", "us-west-2"])  # of 17
-    rehearsal_cloud.calm()
-    yield rehearsal_cloud
-    rehearsal_cloud.calm()
-    sweeper = Client(load_settings())
-    sweeper.adopt()
-    sweeper.terminate(*(machine.name for machine in sweeper.store.list_machines()))
-    for listed in sweeper.own_images():
-        sweeper.delete_image(listed.image)
-    wait_for(lambda: rehearsal_cloud.live() == [] and sweeper.own_images() == [])
+    with staying(rehearsal_cloud, tmp_path / "home", monkeypatch, regions=("us-east-1", "us-west-2")):
+        yield rehearsal_cloud
+    keeper = Client(load_settings())
+    for listed in keeper.own_images():
+        keeper.delete_image(listed.image)
+    wait_for(lambda: keeper.own_images() == [])
 
 
 @pytest.fixture
