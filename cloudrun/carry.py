@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cloudrun import access, bucket_outputs, bundle, datasets_remote, outbox, rent
@@ -37,7 +37,7 @@ from cloudrun.remote.shell import Shell
 
 OUTBOX_WAIT_POLLS = 8  # for a client, after the run's end: two minutes
 OUTBOX_MARGIN = timedelta(hours=1)  # of a signature, beyond the guard's deadline
-NO_DEADLINE = timedelta(days=7)  # the longest that S3 signs for
+LONGEST_SIGNED = timedelta(days=7)  # at S3
 CERTIFICATE_END = "-----END CERTIFICATE-----\n"
 PULL_TRIES = 5
 RETRY_S = 0.5
@@ -212,7 +212,7 @@ def leave_outbox(
     earlier client left are renewed. What stands in the way is said, and stops nothing."""
     if not _has_outbox(machine, order):
         return
-    until = machine.deadline_at + OUTBOX_MARGIN if machine.deadline_at else now() + NO_DEADLINE
+    until = min(_outbox_until(machine), now() + LONGEST_SIGNED)
     try:
         bucket = open_bucket(order.outputs_to, ctx.settings)
         outbox.leave(
@@ -223,6 +223,7 @@ def leave_outbox(
             wait_s=OUTBOX_WAIT_POLLS * ctx.settings.poll_s,
             authority=_authority(ctx),
         )
+        ctx.files(run).note_outbox(attempt.number, until)
     except (ProviderError, UsageError, RemoteError) as error:
         ctx.on_event(Note(f"without a client nothing of {run.id} would reach its bucket: {error.message}"))
         return
@@ -244,6 +245,10 @@ def take_outbox(ctx: Context, run: Run, attempt: Attempt, order: Order) -> Proce
         progress=_shown(ctx, "fetch"),
     )
     if letter is None:
+        until = files.outbox_until(attempt.number)
+        if until is not None and until < now():
+            ended = f"its addresses there lived until {until:%Y-%m-%d %H:%M} UTC"
+            ctx.on_event(Note(f"{attempt.machine} left nothing in {order.outputs_to}: {ended}"))
         return None
     lost = [
         f"{len(letter.skipped)} outputs went with {attempt.machine}, as {path!r}"
@@ -284,6 +289,14 @@ def salvage(ctx: Context, run: Run, attempt: Attempt) -> None:
 def _has_outbox(machine: Machine, order: Order) -> bool:
     """One's own machine stays, with all that is on it."""
     return bool(order.outputs_to) and machine.market is not Market.OWN
+
+
+def _outbox_until(machine: Machine) -> datetime:
+    """How long the machine may need its addresses: one that comes back may be off for days, and goes on then
+    beyond its deadline."""
+    if machine.deadline_at is None or _comes_back(machine):
+        return datetime.max.replace(tzinfo=UTC)
+    return machine.deadline_at + OUTBOX_MARGIN
 
 
 def _drop_outbox(attempt: Attempt, machine: Machine, order: Order, shell: Shell) -> None:

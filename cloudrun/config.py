@@ -77,6 +77,11 @@ class Settings:
         return self.home / "runs"
 
     @property
+    def buckets_dir(self) -> Path:
+        """Which run's outputs go to which bucket: a file for each run that has one."""
+        return self.home / "buckets"
+
+    @property
     def objects_dir(self) -> Path:
         return self.home / "objects"
 

@@ -15,6 +15,7 @@ import hashlib
 import json
 import tarfile
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,8 +63,8 @@ def leave(
     part_bytes: int = PART_BYTES,
     parts: int = PARTS,
 ) -> None:
-    """Give a machine addresses for what the run `key` will leave, and a watcher that uses them (blocking).
-    Idempotent: the newest addresses count.
+    """Give a machine addresses for what the run `key` will leave, and a watcher that uses them (blocking); it
+    comes back with the machine. Idempotent: the newest addresses count.
 
     lives_s: of the signatures. wait_s: how long after its end a client is awaited. authority: a certificate
     (PEM) to trust beside the machine's own. Raises as base.Bucket does, and what the machine says.
@@ -79,6 +80,7 @@ def leave(
         "headers": dict(bucket.put_headers),
         "wait_s": wait_s,
         "authority": authority,
+        "ends_at": time.time() + lives_s,
     }
     agentlink.call(shell, "leave", request, part=PART)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from contextlib import AbstractContextManager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,22 @@ from cloudrun.locks import Hold, holding
 
 
 class RunFiles:
-    """Paths below Settings.runs_dir/<run id>. Making one touches nothing."""
+    """Paths below Settings.runs_dir/<run id>. Making one touches nothing.
+
+    Where the run's outputs go too, a bucket's address, lies in Settings.buckets_dir as well: a clean-up of
+    the run's files leaves it there, since what is in the bucket costs on.
+    """
 
     def __init__(self, settings: Settings, run_id: str) -> None:
         self.folder = settings.runs_dir / run_id
+        self.place = settings.buckets_dir / run_id
         self.bundle = self.folder / "bundle.json"  # manifest of the code snapshot
         self.record = self.folder / "run.json"  # enough to rebuild the store's rows
         self.outputs = self.folder / "outputs"
         self.checkpoint = self.outputs / "checkpoint"
         self.hashes = self.folder / "hashes.json"  # of outputs, between pushes to a bucket
         self._home = self.folder / "home.txt"  # the attempt whose outputs are all at home
+        self._outbox = self.folder / "outbox.txt"  # until when a machine may store in the bucket
         self.supervisor_log = self.folder / "supervisor.log"
         self._lock = self.folder / "lock"
 
@@ -48,18 +55,43 @@ class RunFiles:
             return None
         return note if number == str(attempt) else None
 
+    def note_outbox(self, attempt: int, until: datetime) -> None:
+        """So long that attempt's machine may store in the run's bucket, by the addresses left there."""
+        self._outbox.write_text(f"{attempt}\n{until.isoformat()}", encoding="ascii")
+
+    def outbox_until(self, attempt: int) -> datetime | None:
+        """What was noted with `note_outbox` for that attempt; None where that was not called."""
+        try:
+            number, _, until = self._outbox.read_text(encoding="ascii").partition("\n")
+            return datetime.fromisoformat(until) if number == str(attempt) else None
+        except (OSError, ValueError):
+            return None
+
     def create(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def save_record(self, data: Any) -> None:
-        """Write run.json whole or not at all."""
-        beside = self.record.with_suffix(f".{os.getpid()}.tmp")
-        beside.write_text(json.dumps(data, indent=1), encoding="utf-8")
-        beside.replace(self.record)
+        """Write run.json whole or not at all, and before it where the outputs go."""
+        address = _address_in(data)
+        if address and address != self.outputs_place():
+            self.place.parent.mkdir(parents=True, exist_ok=True)
+            _write_whole(self.place, address)
+        _write_whole(self.record, json.dumps(data, indent=1))
 
     def load_record(self) -> Any:
         """What `save_record` wrote. Raises OSError or ValueError."""
         return json.loads(self.record.read_text(encoding="utf-8"))
+
+    def outputs_place(self) -> str:
+        """The address of the bucket where the run's outputs go too, "" for none. A clean-up leaves it."""
+        try:
+            return self.place.read_text(encoding="utf-8")
+        except OSError:
+            pass  # a run of an earlier cloudrun, or one without a bucket
+        try:
+            return _address_in(self.load_record())
+        except (OSError, ValueError):
+            return ""
 
     def stack_locks(self) -> dict[str, dict[str, str]]:
         """What the machine of each attempt held when the run started there, by the attempt's number: versions
@@ -82,3 +114,17 @@ class RunFiles:
         """Does some process walk this run now?"""
         with self.walking() as ours:
             return not ours
+
+
+def _address_in(record: Any) -> str:
+    """What a run's record says of its bucket."""
+    try:
+        return str(record["order"].get("outputs_to", ""))
+    except (KeyError, TypeError, AttributeError):
+        return ""
+
+
+def _write_whole(path: Path, text: str) -> None:
+    beside = path.with_name(f"{path.stem}.{os.getpid()}.tmp")
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(path)

@@ -1047,7 +1047,8 @@ def guard():
 
 
 def boot(policy, _):
-    """At every start of the machine, from its boot payload: the guard, and the runs that the last end cut.
+    """At every start of the machine, from its boot payload: the guard, and the runs that the last end cut, with
+    what watches their outboxes.
 
     A policy that came over SSH since the payload was written is newer, and stays.
     """
@@ -1064,6 +1065,7 @@ def boot(policy, _):
         arm(policy, None)
     move_in()
     each(keys, revive)
+    each(keys, watch_outbox)
 
 
 def with_time_to_be_told(known):
@@ -1080,8 +1082,8 @@ def each(keys, act):
     for key in keys:
         try:
             act(key)
-        except (Failure, OSError, ValueError, KeyError) as error:
-            sys.stderr.write("%s: %s\n" % (key, error))
+        except Exception as error:
+            sys.stderr.write("%s: %r\n" % (key, error))
 
 
 def move_in():
@@ -1102,6 +1104,22 @@ def note_cut(key):
         if state["state"] == "running" and not session_of(state):
             save_state(run_dir(key), dict(state, cut=True))
     os.close(lock)
+
+
+def watch_outbox(key):
+    """A run that may store what it leaves says which file beside this one waits for its end."""
+    box = load_json(os.path.join(run_dir(key), "outbox"))
+    if box:
+        load_file(box["part"]).wake(sys.modules[__name__], key)
+
+
+def load_file(path):
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("part", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def arm(policy, home_now):
@@ -1293,12 +1311,7 @@ def find_source(name):
     try:
         if "/" not in name:
             return SOURCES[name]() if name in SOURCES else None
-        import importlib.util
-
-        spec = importlib.util.spec_from_file_location("notices", name)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module.Notices()
+        return load_file(name).Notices()
     except (Exception, SystemExit) as error:
         sys.stderr.write("notices: %s: %r\n" % (name, error))
 

@@ -2,7 +2,8 @@
 standard library, Python 3.5 syntax. Pushed on first use.
 
     runs/<key>/outbox       where to: addresses that were signed ahead; 0600, and gone when it is done
-    runs/<key>/outbox.lock  held by the watcher, a process that waits for the run's end
+    runs/<key>/outbox.lock  held by the watcher, a process that waits for the run's end; the agent leaves another
+                            when the machine starts again
     runs/<key>/outbox.log   what it did; no address stands there
 
 What goes is a tar stream cut into parts of one size, then a letter (JSON): how the run ended, every file and
@@ -53,14 +54,23 @@ def main(argv):
 def leave(agent, request):
     """Keep the addresses, the newest ones alone, and see that a watcher lives. Safe to repeat."""
     key = agent.check_key(request["key"])
-    names = ("parts", "letter", "part_bytes", "headers", "wait_s", "authority")
+    names = ("parts", "letter", "part_bytes", "headers", "wait_s", "authority", "ends_at")
     os.makedirs(agent.run_dir(key), exist_ok=True)
-    agent.save_json(path_of(agent, key), dict((name, request[name]) for name in names))
+    box = dict((name, request[name]) for name in names)
+    agent.save_json(path_of(agent, key), dict(box, part=os.path.abspath(__file__)))
+    wake(agent, key)
+    agent.reply({})
+
+
+def wake(agent, key):
+    """See that a watcher lives. The agent calls this, too, when the machine has started: with no client there it
+    knows home's clock by the guard alone."""
+    if agent.CLOCK.home is None:
+        agent.CLOCK.set_home(home_now(agent))
     lock = os.open(path_of(agent, key) + ".lock", os.O_RDWR | os.O_CREAT, 0o600)
     if agent.try_lock(lock):
         agent.detach(lambda: keep_watch(agent, key), path_of(agent, key) + ".log", lock)
     os.close(lock)
-    agent.reply({})
 
 
 def drop(agent, request):
@@ -99,13 +109,26 @@ def work(agent, key):
     except Fetched:
         say("not wanted any more")
     except Refused as error:
-        say("given up: %s" % error)
+        say("given up: %s%s" % (error, ending(agent, key)))
         agent.forget(path_of(agent, key))
     except (OSError, ValueError, KeyError, TypeError) as error:  # an address may stand in the error's own words
         say("given up: %s %s" % (type(error).__name__, getattr(error, "errno", "")))
         agent.forget(path_of(agent, key))
     finally:
         os._exit(0)
+
+
+def ending(agent, key):
+    """What there is to say of addresses that do not live any more."""
+    ends_at = (agent.load_json(path_of(agent, key)) or {}).get("ends_at")
+    if ends_at is None or ends_at > home_now(agent):
+        return ""
+    return "; the addresses lived until %s" % stamp(ends_at)
+
+
+def home_now(agent):
+    record = agent.load_guard()
+    return agent.home_time(record) if record else time.time()
 
 
 def wait_for_end(agent, key):
@@ -150,7 +173,11 @@ def stay_awake(agent):
 
 
 def say(text):
-    sys.stderr.write("%s %s\n" % (time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), text))
+    sys.stderr.write("%s %s\n" % (stamp(time.time()), text))
+
+
+def stamp(seconds):
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 # --- sending -------------------------------------------------------------------------------------

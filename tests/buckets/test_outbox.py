@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from bucket_cases import Case
 from localmachine import LocalShell, pids_of, start_script
+from resuming import boot, go, log_of, power_off, start_job
 
 from cloudrun import outbox
 from cloudrun.errors import TransferFailed
@@ -231,6 +232,23 @@ def test_both_killed_the_next_client_leaves_another(machine: LocalShell, case: C
     wait_for(lambda: is_sent(case))
 
 
+def test_the_watcher_comes_back_with_the_machine(machine: LocalShell, case: Case, tmp_path: Path) -> None:
+    boot(machine)
+    leave(machine, case)
+    start_job(machine)
+    power_off(machine)
+    boot(machine)
+    wait_for(lambda: log_of(machine) == b"start 1\nstart 2\n")
+    go(machine)
+    wait_for(lambda: is_sent(case))
+    letter = fetch(case, tmp_path / "home")
+    assert letter
+    assert letter.status.exit_code == 0
+    assert letter.status.ended_at is not None
+    assert abs(letter.status.ended_at - now()) < timedelta(minutes=5)
+    assert (tmp_path / "home" / "attempt-1.log").read_bytes() == b"start 1\nstart 2\ndone\n"
+
+
 def test_a_broken_part_is_noticed(machine: LocalShell, case: Case, tmp_path: Path) -> None:
     leave(machine, case)
     start_script(machine, SCRIPT, key=KEY)
@@ -271,7 +289,7 @@ def test_what_has_no_room_is_named(machine: LocalShell, case: Case, tmp_path: Pa
 def test_addresses_that_have_run_out_are_given_up(machine: LocalShell, case: Case) -> None:
     leave(machine, case, lives_s=-60)
     start_script(machine, SCRIPT, key=KEY)
-    wait_for(lambda: "given up: status 403" in logged(machine))
+    wait_for(lambda: "given up: status 403; the addresses lived until 20" in logged(machine))
     wait_for(lambda: watchers(machine) == [])
     assert not (machine.run_dir(KEY) / "outbox").exists()
     assert keys(case) == []

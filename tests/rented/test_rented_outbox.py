@@ -22,7 +22,7 @@ from cloudrun.bucket import open_bucket
 from cloudrun.client import Client
 from cloudrun.errors import MachineError
 from cloudrun.guard import policy
-from cloudrun.models import Guard, Machine, Market, Outcome, Run, RunState
+from cloudrun.models import Guard, LaunchOptions, Machine, Market, OnPreempt, Outcome, Run, RunState
 from cloudrun.outputs import list_folder
 from cloudrun.providers.base import Bucket, SelfRelease
 from cloudrun.remote import agentlink
@@ -95,7 +95,8 @@ def hang_up(machine: Machine) -> None:
 
 def end_soon(client: Client, run: Run) -> str:
     """The machine's own guard ends it some seconds after the run. Returns its id."""
-    machine = client.machine(client.store.find_run(run.id).machine)
+    name = client.store.find_run(run.id).machine
+    [machine] = [each for each in client.machines() if each.name == name]
     provider = client.provider(machine.provider)
     assert isinstance(provider, SelfRelease)
     now = datetime.now(UTC)
@@ -203,6 +204,29 @@ def test_what_a_preempted_run_saved_in_its_last_seconds_is_not_lost(
     assert int(resumed.rpartition(" ")[2]) >= known + 10
     assert epochs_of(client.files(run.id).outputs / "metrics.jsonl") == list(range(1, 41))
     wait_for(lambda: cloud.live() == [])  # Azure deletes while one waits
+
+
+@pytest.mark.parametrize("place", ["aws"], indirect=True)
+def test_the_end_of_a_run_that_came_back_with_its_machine_is_stored(
+    client: Client, cloud: RentedCloud, place: tuple[str, str]
+) -> None:
+    kind, address = place
+    bucket = open_bucket(address, client.settings)
+    options = LaunchOptions(on_preempt=OnPreempt.STOP)
+    run = submit_drill(client, epochs=20, type=kind, options=options, outputs_to=address)
+    wait_for(lambda: last_epoch(client, run.id) >= 2)
+    abandon(client, run)
+    machine = client.machine(client.store.find_run(run.id).machine)
+    hang_up(machine)
+    cloud.preempt(machine.id, notice_s=3)
+    wait_for(lambda: letter(run) in stored(bucket))
+    end_soon(client, run)
+    wait_for(lambda: cloud.state(machine.id) in OFF)
+    run = client.attach(run.id)
+    assert (run.state, len(client.attempts(run.id))) == (RunState.SUCCEEDED, 1)
+    begun = [line for line in logged(client, run).splitlines() if line.startswith(b"begins")]
+    assert len(begun) == 2
+    assert epochs_of(client.files(run.id).outputs / "metrics.jsonl") == list(range(1, 21))
 
 
 @pytest.mark.parametrize("place", ["azure"], indirect=True)
