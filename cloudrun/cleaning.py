@@ -133,7 +133,7 @@ class Cleaned:
 def plan_cleanup(settings: Settings, choice: Choice, *, now: datetime) -> Cleanup:
     """What a clean-up would take. Changes nothing. Raises UsageError for a metric that nothing reports."""
     base = os.fspath(settings.runs_dir)
-    there = _folders(base)  # before the query: a run that is recorded between is then seen as one
+    there = names_in(base)  # before the query: a run that is recorded between is then seen as one
     with RunIndex(settings.store_path) as index:
         known = index.rows()
     chosen = choose(settings, [row for row in known if row.id in there], choice, now=now)
@@ -221,7 +221,7 @@ def is_pinned(settings: Settings, run_id: str) -> bool:
 
 def has_outputs(settings: Settings, run_id: str) -> bool:
     """Whether anything of the run's outputs is at home."""
-    return bool(_folders(f"{os.fspath(settings.runs_dir)}/{run_id}/{OUTPUTS}"))
+    return bool(names_in(f"{os.fspath(settings.runs_dir)}/{run_id}/{OUTPUTS}"))
 
 
 def pin(settings: Settings, run_id: str, *, pinned: bool) -> None:
@@ -241,7 +241,8 @@ def _pinned(base: str, run_id: str) -> bool:
     return os.path.lexists(f"{base}/{run_id}/{PIN}")
 
 
-def _folders(base: str) -> set[str]:
+def names_in(base: str) -> set[str]:
+    """What a folder holds, by name; nothing where it is not there."""
     try:
         return {*os.listdir(base)}  # noqa: PTH208  # a hundred thousand names
     except FileNotFoundError:

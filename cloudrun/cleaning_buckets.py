@@ -32,6 +32,7 @@ from cloudrun.cleaning import (
     cleanup_elsewhere,
     is_large,
     is_pinned,
+    names_in,
 )
 from cloudrun.config import Settings
 from cloudrun.errors import CloudrunError, Refused, UsageError
@@ -55,7 +56,7 @@ Goes = Callable[[str], bool]  # whether an output of that path goes
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class Stored:
     """A bucket, and the runs that have something there."""
 
     address: str
@@ -64,12 +65,10 @@ class _Place:
 
 
 def places(settings: Settings) -> list[str]:
-    """The addresses of all buckets that the settings, or the records of runs at home, name."""
-    found = {settings.outputs}
-    with suppress(FileNotFoundError):
-        for run_id in os.listdir(settings.runs_dir):  # noqa: PTH208  # a hundred thousand names
-            with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-                found.add(str(RunFiles(settings, run_id).load_record()["order"].get("outputs_to", "")))
+    """The addresses of all buckets that the settings name, or runs that stored there, cleaned away at home or
+    not."""
+    runs = names_in(os.fspath(settings.runs_dir)) | names_in(os.fspath(settings.buckets_dir))
+    found = {settings.outputs} | {RunFiles(settings, run_id).outputs_place() for run_id in runs}
     addresses = set()
     for address in found - {""}:
         with suppress(Refused):
@@ -100,15 +99,16 @@ def plan_cleanup(
     with RunIndex(settings.store_path) as index:
         known = index.rows()
     addresses = [address] if address else places(settings)
-    opened = _each(addresses, str, lambda one: _open(settings, one), strict=bool(address), on_event=on_event)
+    strict = bool(address)
+    opened = _each(addresses, str, lambda one: open_stored(settings, one), strict=strict, on_event=on_event)
     anywhere = {run for place in opened for run in place.runs}
     chosen = choose(settings, [row for row in known if row.id in anywhere], choice, now=now)
 
-    def look(place: _Place) -> list[Going]:
+    def look(place: Stored) -> list[Going]:
         rows = [row for row in chosen.runs if row.id in place.runs]
-        return _look(place, rows, choice, strict=bool(address), on_event=on_event)
+        return _look(place, rows, choice, strict=strict, on_event=on_event)
 
-    found = _each(opened, _address, look, strict=bool(address), on_event=on_event)
+    found = _each(opened, _address, look, strict=strict, on_event=on_event)
     going = [each for of_one in found for each in of_one if is_large(each, choice)]
     remarks = sorted({_remark(each.bucket) for each in going} - {""})
     return cleanup_elsewhere(settings, choice, chosen, going, remarks)
@@ -128,12 +128,21 @@ def clean(settings: Settings, cleanup: Cleanup, *, on_event: OnEvent) -> Cleaned
         bucket = open_bucket(address, settings)
         for count, some in _sweep(settings, bucket, by_bucket[address], cleanup.choice):
             gone.extend(some)
+            _forget_places(settings, some)
             deleted += count  # objects: their bytes are told as if all were of one size
             on_event(Progress("clean", cleanup.size_bytes * deleted // objects, cleanup.size_bytes))
 
     _each([*by_bucket], str, sweep, strict=len(by_bucket) == 1, on_event=on_event)
     size = sum(each.size_bytes for each in gone)
     return Cleaned(len(gone), size, skipped=len(cleanup.runs) - len(gone))
+
+
+def _forget_places(settings: Settings, gone: Sequence[Going]) -> None:
+    """Of runs of which nothing is left there: what a run keeps of its bucket when it was cleaned at home."""
+    for each in gone:
+        files = RunFiles(settings, each.run.id)
+        if each.paths == ("",) and files.outputs_place() == each.bucket:
+            files.place.unlink(missing_ok=True)
 
 
 def _each(
@@ -156,20 +165,21 @@ def _each(
     return done
 
 
-def _open(settings: Settings, address: str) -> _Place:
+def open_stored(settings: Settings, address: str) -> Stored:
+    """The bucket at an address, asked for its folders (blocking). Raises as base.Bucket does."""
     bucket = open_bucket(address, settings)
-    return _Place(bucket.url, bucket, frozenset(bucket.folders()))
+    return Stored(bucket.url, bucket, frozenset(bucket.folders()))
 
 
-def _address(place: _Place) -> str:
+def _address(place: Stored) -> str:
     return place.address
 
 
 def _look(
-    place: _Place, rows: Sequence[RunRow], choice: Choice, *, strict: bool, on_event: OnEvent
+    place: Stored, rows: Sequence[RunRow], choice: Choice, *, strict: bool, on_event: OnEvent
 ) -> list[Going]:
     """What goes of these runs, measured."""
-    objects = _listed(place, {row.id for row in rows})
+    objects = listed(place, {row.id for row in rows})
     found = _each(
         rows,
         lambda row: f"{place.address}/{row.id}",
@@ -180,8 +190,8 @@ def _look(
     return [each for each in found if each.keys]
 
 
-def _listed(place: _Place, runs: set[str]) -> dict[str, list[StoredObject]]:
-    """The objects of these runs, in as few calls as can be told beforehand."""
+def listed(place: Stored, runs: set[str]) -> dict[str, list[StoredObject]]:
+    """The objects of these runs (blocking), in as few calls as can be told beforehand."""
     if len(runs) <= max(FEW, len(place.runs) // PART_OF_ALL):
         order = sorted(runs)
         with ThreadPoolExecutor(THREADS) as pool:
@@ -195,7 +205,7 @@ def _listed(place: _Place, runs: set[str]) -> dict[str, list[StoredObject]]:
     return found
 
 
-def _going(place: _Place, row: RunRow, objects: Sequence[StoredObject], choice: Choice) -> Going:
+def _going(place: Stored, row: RunRow, objects: Sequence[StoredObject], choice: Choice) -> Going:
     """What of a run's objects goes, its manifest first."""
     goes = _partly(row, choice.only)
     wanted = objects if goes is None else [*_of_outputs(place, row, objects, goes)]
@@ -223,7 +233,7 @@ def _partly(row: RunRow, only: Part | None) -> Goes | None:
 
 
 def _of_outputs(
-    place: _Place, row: RunRow, objects: Sequence[StoredObject], goes: Goes
+    place: Stored, row: RunRow, objects: Sequence[StoredObject], goes: Goes
 ) -> Iterator[StoredObject]:
     """The objects of the outputs that go. What has no path of an output, as the manifest, stays."""
     own = f"{row.id}/{bucket_outputs.OWN}/"

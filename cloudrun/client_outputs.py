@@ -19,12 +19,9 @@ class OutputVerbs(MachineVerbs):
     """The part of Client that knows of outputs elsewhere. Errors are those of base.Bucket."""
 
     def outputs_place(self, run: str) -> str:
-        """The address of the bucket where the run's outputs go too; "" for none."""
-        files = RunFiles(self.settings, self.store.find_run(run).id)
-        try:
-            return str(files.load_record()["order"].get("outputs_to", ""))
-        except (OSError, ValueError, KeyError, AttributeError):
-            return ""
+        """The address of the bucket where the run's outputs go too; "" for none. Also where the run's files
+        at home were cleaned away."""
+        return RunFiles(self.settings, self.store.find_run(run).id).outputs_place()
 
     def bucket_outputs(self, run: str) -> list[BundleFile]:
         """What the run's bucket has of its outputs, whole and by path (blocking); [] without a bucket."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -35,7 +34,7 @@ def home(settings: Settings) -> Iterator[Home]:
 
 def stores_in(home: Home, run: str, address: str) -> None:
     home.add(run)
-    RunFiles(home.settings, run).record.write_text(json.dumps({"order": {"outputs_to": address}}))
+    RunFiles(home.settings, run).save_record({"order": {"outputs_to": address}})
 
 
 def test_outputs_whose_run_is_not_known(case: Case, home: Home) -> None:
@@ -58,6 +57,17 @@ def test_outputs_whose_run_is_not_known(case: Case, home: Home) -> None:
     client = Client(home.settings)
     assert [item.name for item in audit.audit(client.context(), ())] == ["bbbbbbbb"]
     assert audit.audit(client.context(), (), home=False) == []
+
+
+def test_a_bucket_is_still_asked_with_run_and_store_gone(case: Case, home: Home) -> None:
+    run = "aaaaaaaa"
+    stores_in(home, run, case.address)
+    case.fill([f"{run}/{MANIFEST}", f"{run}/a"])
+    RunFiles(home.settings, run).record.unlink()
+    home.store.close()
+    home.settings.store_path.unlink()
+    [found] = bucket_items(home.settings, on_event=ignore)
+    assert (found.run, found.remark) == (run, "its run was cleaned away here")
 
 
 def test_a_bucket_that_does_not_answer_is_named(case: Case, home: Home) -> None:

@@ -14,11 +14,13 @@ import pytest
 from bucket_cases import Case
 from click.testing import CliRunner
 
+from cloudrun.audit_buckets import bucket_items
+from cloudrun.cleaning import Choice
 from cloudrun.cli import app as cli
 from cloudrun.client import Client
 from cloudrun.config import Settings, load_settings
 from cloudrun.errors import Credentials, NotFound, Refused, TransferFailed
-from cloudrun.events import Event, Progress
+from cloudrun.events import Event, Progress, ignore
 from cloudrun.models import Run, RunState
 from cloudrun.providers import load_provider
 
@@ -78,6 +80,26 @@ def test_what_left_home_comes_back_from_the_bucket(client: Client, job: Path, ca
     assert [file.path for file in client.outputs(run.id)] == ["sub/result.txt"]
     assert CliRunner().invoke(cli, ["outputs", "pull", run.id]).exit_code == 0
     assert [file.path for file in client.outputs(run.id)] == ["metrics.jsonl", "sub/result.txt"]
+
+
+def test_what_was_cleaned_away_at_home_is_still_found_in_the_bucket(
+    client: Client, job: Path, case: Case
+) -> None:
+    run = walked(client, job, case)
+    assert bucket_items(client.settings, on_event=ignore) == []
+    client.clean(client.plan_cleanup(Choice()))
+    assert not client.files(run.id).record.exists()
+    listed = CliRunner().invoke(cli, ["outputs", "list", run.id, "--json"])
+    assert [each["where"] for each in json.loads(listed.stdout)] == [["bucket"]] * 2
+    [shown] = bucket_items(client.settings, on_event=ignore)
+    assert (shown.run, shown.used_by, shown.remark) == (run.id, case.address, "its run was cleaned away here")
+    assert CliRunner().invoke(cli, ["outputs", "pull", run.id]).exit_code == 0
+    assert [file.path for file in client.outputs(run.id)] == ["metrics.jsonl", "sub/result.txt"]
+    found = client.plan_bucket_cleanup(Choice())
+    assert [(going.run.id, going.bucket) for going in found.runs] == [(run.id, case.address)]
+    client.clean_buckets(found)
+    assert list(case.bucket.list()) == []
+    assert client.outputs_place(run.id) == ""
 
 
 def test_damage_is_said_and_nothing_damaged_comes_home(client: Client, job: Path, case: Case) -> None:
