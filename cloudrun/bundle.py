@@ -18,7 +18,15 @@ from typing import BinaryIO
 from cloudrun.errors import CloudrunError, JobError, Refused, TransferFailed
 from cloudrun.hashing import WHOLE_BYTES, HashCache, Meter, clone, copy_hashed, open_steady
 from cloudrun.ignore import IgnoreFile, builtin_rule, ignore_file_name, matching_rule
-from cloudrun.manifest import check_path, digest_files, escapes, load_manifest, save_manifest, sort_files
+from cloudrun.manifest import (
+    SUBMIT_AGAIN,
+    check_path,
+    digest_files,
+    escapes,
+    load_manifest,
+    save_manifest,
+    sort_files,
+)
 from cloudrun.models import Bundle, BundleFile, Ignored
 
 __all__ = [
@@ -97,8 +105,9 @@ def snapshot(bundle: Bundle, objects_dir: Path, *, progress: Progress | None = N
     return replace(bundle, root=None, sources=())
 
 
-def restore(bundle: Bundle, objects_dir: Path, to: Path) -> Path:
-    """Write a snapshot out into a new or empty folder, every file verified; returns the folder.
+def restore(bundle: Bundle, objects_dir: Path, to: Path, *, again: str = SUBMIT_AGAIN) -> Path:
+    """Write a snapshot out into a new or empty folder, every file verified; returns the folder. again: the
+    hint for content that is damaged.
 
     Raises Refused if the folder holds anything, TransferFailed for content that is missing,
     damaged, or would land outside the folder.
@@ -110,7 +119,7 @@ def restore(bundle: Bundle, objects_dir: Path, to: Path) -> Path:
         for file in bundle.files:
             check_path(file.path)
             if not file.link:
-                _write_out(file, object_path(objects_dir, file.sha256), f"{to}/{file.path}")
+                _write_out(file, object_path(objects_dir, file.sha256), f"{to}/{file.path}", again)
         for file in bundle.files:  # links last: nothing is ever written through one
             if file.link:
                 _link_out(file, f"{to}/{file.path}")
@@ -296,7 +305,7 @@ def _changed(file: BundleFile) -> JobError:
     return JobError(f"{file.path!r} changed after the plan was made", hint="submit again")
 
 
-def _write_out(file: BundleFile, source: Path, target: str) -> None:
+def _write_out(file: BundleFile, source: Path, target: str, again: str) -> None:
     os.makedirs(os.path.dirname(target), exist_ok=True)  # noqa: PTH103, PTH120
     reader = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -309,7 +318,7 @@ def _write_out(file: BundleFile, source: Path, target: str) -> None:
     finally:
         os.close(reader)
     if sha256 != file.sha256:
-        raise TransferFailed(f"the kept content of {file.path!r} is damaged", hint="submit the job again")
+        raise TransferFailed(f"the kept content of {file.path!r} is damaged", hint=again)
 
 
 def _link_out(file: BundleFile, target: str) -> None:

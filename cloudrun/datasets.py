@@ -191,7 +191,7 @@ def keep_tree(settings: Settings, tree: Bundle, *, progress: Progress | None = N
 def load_tree(settings: Settings, digest: str) -> Bundle:
     """The files of a dataset. Raises NotFound where it was deleted."""
     try:
-        return load_manifest(keptdata.manifest_path(settings, digest))
+        return load_manifest(keptdata.manifest_path(settings, digest), again=keptdata.ADD_AGAIN)
     except NotFound as error:
         message = f"the data with digest {digest[:12]} is not kept on this computer"
         raise NotFound(message, hint="it was deleted: cloudrun data upload adds it again") from error
@@ -216,7 +216,7 @@ def get(settings: Settings, dataset: Dataset, paths: Sequence[str], to: Path) ->
         file for file in tree.files if not wanted or any(_below(file.path, path) for path in wanted)
     )
     part = replace(tree, files=files)
-    bundle.restore(part, keptdata.objects_dir(settings), to)
+    bundle.restore(part, keptdata.objects_dir(settings), to, again=keptdata.ADD_AGAIN)
     return part
 
 

@@ -20,6 +20,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cloudrun import keptdata
 from cloudrun.bucket import read_object
 from cloudrun.bundle import object_path
 from cloudrun.errors import TransferFailed
@@ -160,7 +161,7 @@ def _store_pack(
             if len(content) != sizes[sha256] or hashlib.sha256(content).hexdigest() != sha256:
                 raise TransferFailed(
                     f"the kept content {sha256[:12]} is damaged",
-                    hint="delete that version, and upload its folder again",
+                    hint=keptdata.ADD_AGAIN,
                 )
             whole.update(content)
             file.write(content)

@@ -43,7 +43,7 @@ def push(
     """
     tree = datasets.load_tree(settings, digest)
     content = content_of(keptdata.objects_dir(settings))
-    return transfer.push_bundle(shell, tree, content, progress=progress)
+    return transfer.push_bundle(shell, tree, content, progress=progress, again=keptdata.ADD_AGAIN)
 
 
 def bring(

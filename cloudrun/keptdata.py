@@ -17,6 +17,8 @@ from cloudrun.config import Settings
 from cloudrun.records import from_json, to_json
 from cloudrun.runfiles import RunFiles
 
+# Where what is kept is damaged: what is there already is not copied again.
+ADD_AGAIN = "cloudrun data delete that version, then cloudrun data upload its folder again"
 GRACE_S = 3600.0  # so long a manifest stays that nothing names: a submit is about to
 _PARTIAL = re.compile(r"[0-9a-f]{64}\.(\d+)-\d+")  # pid and thread of who copies
 _VERSION_FILE = re.compile(r"v([1-9]\d*)\.json")

@@ -18,6 +18,7 @@ from cloudrun.errors import NotFound, TransferFailed
 from cloudrun.models import Bundle, BundleFile, Ignored
 
 FORMAT = 1
+SUBMIT_AGAIN = "submit the job again: its code is kept anew"  # where what is kept at home is damaged
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -50,8 +51,8 @@ def save_manifest(bundle: Bundle, path: Path) -> None:
     partial.replace(path)
 
 
-def load_manifest(path: Path) -> Bundle:
-    """Read a manifest back as a snapshot (root None).
+def load_manifest(path: Path, *, again: str = SUBMIT_AGAIN) -> Bundle:
+    """Read a manifest back as a snapshot (root None). again: the hint where it is damaged.
 
     Raises NotFound, and TransferFailed for one that is damaged or names paths outside its tree.
     """
@@ -61,11 +62,11 @@ def load_manifest(path: Path) -> Bundle:
     except FileNotFoundError as error:
         raise NotFound(f"no manifest {path}", hint="was the run's folder deleted?") from error
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise TransferFailed(f"{path}: not a manifest: {error}", hint="submit the job again") from error
+        raise TransferFailed(f"{path}: not a manifest: {error}", hint=again) from error
     for file in bundle.files:
         check_path(file.path)
     if not sound:
-        raise TransferFailed(f"{path}: damaged: its digest does not fit", hint="submit the job again")
+        raise TransferFailed(f"{path}: damaged: its digest does not fit", hint=again)
     return bundle
 
 

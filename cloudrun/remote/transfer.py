@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Self
 
 from cloudrun.errors import ConnectionLost, TransferFailed
-from cloudrun.manifest import digest_files
+from cloudrun.manifest import SUBMIT_AGAIN, digest_files
 from cloudrun.models import Bundle, BundleFile
 from cloudrun.remote import agentlink
 from cloudrun.remote.landing import BLOCK_BYTES, Landing, checked_files, read_file_row
@@ -50,14 +50,20 @@ class PullResult:
 
 
 def push_bundle(
-    shell: Shell, bundle: Bundle, open_content: OpenContent, *, progress: Progress | None = None
+    shell: Shell,
+    bundle: Bundle,
+    open_content: OpenContent,
+    *,
+    progress: Progress | None = None,
+    again: str = SUBMIT_AGAIN,
 ) -> PushResult:
     """Bring the bundle's missing content to the machine. Idempotent; a cut push goes on where it stopped.
+    again: the hint for content that is damaged at home.
 
     Raises TransferFailed (disk full, content damaged at home) and ConnectionLost.
     """
     with agentlink.open_verb(shell, f"receive {bundle.digest}") as link:
-        return _send_missing(link, bundle, open_content, progress)[0]
+        return _send_missing(link, bundle, open_content, progress, again)[0]
 
 
 def push_folder(shell: Shell, key: str, folder: Path, name: str, *, progress: Progress | None = None) -> str:
@@ -74,7 +80,9 @@ def push_folder(shell: Shell, key: str, folder: Path, name: str, *, progress: Pr
         files.append(file)
     bundle = Bundle(digest_files(files), tuple(files))
     with agentlink.open_verb(shell, f"receive {bundle.digest} {key} {name}") as link:
-        return _send_missing(link, bundle, lambda sha256: places[sha256].open("rb"), progress)[1]
+        return _send_missing(link, bundle, lambda sha256: places[sha256].open("rb"), progress, SUBMIT_AGAIN)[
+            1
+        ]
 
 
 def list_outputs(shell: Shell, key: str, *, prefix: str = "") -> list[BundleFile]:
@@ -119,7 +127,7 @@ def pull_outputs(
 
 
 def _send_missing(
-    link: agentlink.Link, bundle: Bundle, open_content: OpenContent, progress: Progress | None
+    link: agentlink.Link, bundle: Bundle, open_content: OpenContent, progress: Progress | None, again: str
 ) -> tuple[PushResult, str]:
     """What travelled, and the path where the machine laid the files out ("" where it did not)."""
     if link.read_json()["have"]:
@@ -130,7 +138,7 @@ def _send_missing(
     total = sum(file.size - offset for file, offset in wanted)
     sent = 0
     with _Answer(link) as answer:
-        for block in _blocks(wanted, open_content):
+        for block in _blocks(wanted, open_content, again):
             answer.write(block)
             sent += len(block)
             if progress is not None:
@@ -139,12 +147,14 @@ def _send_missing(
     return PushResult(len(wanted), sent), path
 
 
-def _blocks(wanted: Sequence[tuple[BundleFile, int]], open_content: OpenContent) -> Iterator[bytes]:
+def _blocks(
+    wanted: Sequence[tuple[BundleFile, int]], open_content: OpenContent, again: str
+) -> Iterator[bytes]:
     """The missing content end to end, in pieces that are worth a write each."""
     held: list[bytes] = []
     size = 0
     for file, offset in wanted:
-        for piece in _pieces(file, offset, open_content):
+        for piece in _pieces(file, offset, open_content, again):
             held.append(piece)
             size += len(piece)
             if size >= BLOCK_BYTES:
@@ -154,7 +164,7 @@ def _blocks(wanted: Sequence[tuple[BundleFile, int]], open_content: OpenContent)
         yield b"".join(held)
 
 
-def _pieces(file: BundleFile, offset: int, open_content: OpenContent) -> Iterator[bytes]:
+def _pieces(file: BundleFile, offset: int, open_content: OpenContent, again: str) -> Iterator[bytes]:
     left = file.size - offset
     with open_content(file.sha256) as content:
         if offset:
@@ -164,7 +174,7 @@ def _pieces(file: BundleFile, offset: int, open_content: OpenContent) -> Iterato
             if not piece:
                 raise TransferFailed(
                     f"the content of {file.path!r} at home is shorter than its manifest says",
-                    hint="submit the job again: the bundle is made anew",
+                    hint=again,
                 )
             left -= len(piece)
             yield piece

@@ -172,8 +172,12 @@ def test_damaged_content_is_found_on_the_way_out(settings: Settings, horses: Pat
     for path in objects(settings).values():
         path.chmod(0o600)
         path.write_bytes(b"other" + path.read_bytes()[5:])
-    with pytest.raises(TransferFailed, match="damaged"):
+    with pytest.raises(TransferFailed, match="damaged") as content:
         datasets.get(settings, made, (), tmp_path / "again")
+    keptdata.manifest_path(settings, made.digest).write_text("{}")
+    with pytest.raises(TransferFailed, match="not a manifest") as manifest:
+        datasets.load_tree(settings, made.digest)
+    assert content.value.hint == manifest.value.hint == keptdata.ADD_AGAIN
 
 
 def test_an_address_is_checked_for_form_and_fetches_nothing(settings: Settings) -> None:
