@@ -38,8 +38,8 @@ def main(stack: str, kind: str, point: str, hours: str = "") -> None:
 
 
 def _then_die(work: Callable[..., Any]) -> Callable[..., Any]:
-    def done(*values: Any) -> None:
-        work(*values)
+    def done(*values: Any, **named: Any) -> None:
+        work(*values, **named)
         _die()
 
     return done
