@@ -79,6 +79,8 @@ def epochs_of(path: Path) -> list[int]:
 def wait_for(condition: Callable[[], object], *, within_s: float = 90) -> None:
     """Until the condition holds; other processes are awaited here, which set no event of ours."""
     give_up_at = time.monotonic() + within_s
+    pause_s = 0.03
     while not condition():
         assert time.monotonic() < give_up_at, "it did not come about"
-        time.sleep(0.05)
+        time.sleep(pause_s)
+        pause_s = min(pause_s * 1.2, 0.3)  # a look costs some milliseconds of the processor

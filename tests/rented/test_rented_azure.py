@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from exhaustive import exhaustive
-from rented_help import (
-    AZURE_TYPE,
-    DRILL,
-    RentedCloud,
-    epochs_of,
-    last_epoch,
-    submit_drill,
-    wait_for,
-)
+from held_run import EPOCHS, held
+from rented_help import AZURE_TYPE, DRILL, RentedCloud, epochs_of, wait_for
 
 from cloudrun.client import Client
 from cloudrun.errors import MachineError, Refused
@@ -36,15 +30,8 @@ START = "Microsoft.Compute/virtualMachines/start/action"
 LATE = {"operation": "Microsoft.Compute/virtualMachines/write", "late": True}
 
 
-def begun(client: Client, *, epochs: int = 30, at: int = 5, **asked: object) -> Run:
-    """A run that has logged epoch `at`."""
-    run = submit_drill(client, epochs=epochs, type=AZURE_TYPE, **asked)
-    wait_for(lambda: last_epoch(client, run.id) >= at)
-    return client.run(run.id)
-
-
-def epochs(client: Client, run: Run) -> list[int]:
-    return epochs_of(client.files(run.id).outputs / "metrics.jsonl")
+def all_epochs(client: Client, run: Run) -> bool:
+    return epochs_of(client.files(run.id).outputs / "metrics.jsonl") == list(range(1, EPOCHS + 1))
 
 
 def test_a_machine_that_stays_from_launch_to_end(client: Client, cloud: RentedCloud) -> None:
@@ -79,41 +66,43 @@ def test_a_machine_that_stays_from_launch_to_end(client: Client, cloud: RentedCl
     wait_for(lambda: client.audit(provider="azure") == [])
 
 
-def test_a_preempted_run_is_saved_and_goes_on_elsewhere(client: Client, cloud: RentedCloud) -> None:
-    run = begun(client)
-    taken = client.machine(run.machine)
-    cloud.preempt(taken.id, notice_s=30)
-    run = client.attach(run.id)
+def test_a_preempted_run_is_saved_and_goes_on_elsewhere(
+    client: Client, cloud: RentedCloud, tmp_path: Path
+) -> None:
+    with held(client, tmp_path, type=AZURE_TYPE) as begun:
+        cloud.preempt(client.machine(begun.run.machine).id, notice_s=30)
+        run = begun.ended()
     first, second = client.attempts(run.id)
     assert (first.outcome, second.outcome) == (Outcome.PREEMPTED, Outcome.SUCCEEDED)
-    assert epochs(client, run) == list(range(1, 31))
+    assert all_epochs(client, run)
     wait_for(lambda: cloud.live() == [])
     assert client.store.list_charges(open_only=True) == []
 
 
-def test_an_evicted_machine_is_started_again_on_its_disk(client: Client, cloud: RentedCloud) -> None:
-    run = begun(client, options=STAYS)
-    cloud.preempt(client.machine(run.machine).id, notice_s=5)
-    run = client.attach(run.id)
+def test_an_evicted_machine_is_started_again_on_its_disk(
+    client: Client, cloud: RentedCloud, tmp_path: Path
+) -> None:
+    with held(client, tmp_path, type=AZURE_TYPE, options=STAYS) as begun:
+        cloud.preempt(client.machine(begun.run.machine).id, notice_s=5)
+        run = begun.ended()
     assert run.state is RunState.SUCCEEDED
     assert [attempt.machine for attempt in client.attempts(run.id)] == [run.machine]
-    assert epochs(client, run) == list(range(1, 31))
+    assert all_epochs(client, run)
     wait_for(lambda: cloud.live() == [])
 
 
 @pytest.mark.parametrize("late", [True, *exhaustive(False)])
 def test_without_room_for_an_evicted_machine_the_run_goes_on_elsewhere(
-    client: Client, cloud: RentedCloud, late: bool
+    client: Client, cloud: RentedCloud, tmp_path: Path, late: bool
 ) -> None:
-    run = begun(client, options=STAYS)
-    machine = client.machine(run.machine)
-    cloud.record.tell("fault", AZURE, operation=START, code="AllocationFailed", late=late)
-    cloud.preempt(machine.id, notice_s=5)
-    run = client.attach(run.id)
+    with held(client, tmp_path, type=AZURE_TYPE, options=STAYS) as begun:
+        cloud.record.tell("fault", AZURE, operation=START, code="AllocationFailed", late=late)
+        cloud.preempt(client.machine(begun.run.machine).id, notice_s=5)
+        run = begun.ended()
     first, second = client.attempts(run.id)
     assert run.state is RunState.SUCCEEDED
     assert (first.outcome, second.outcome) == (Outcome.PREEMPTED, Outcome.SUCCEEDED)
-    assert epochs(client, run) == list(range(1, 31))
+    assert all_epochs(client, run)
     wait_for(lambda: cloud.live() == [])  # with its disk
 
 
@@ -133,7 +122,7 @@ def test_a_launch_that_is_refused_late_takes_the_next_region(client: Client, clo
 
 
 def test_its_guard_deallocates_a_machine_that_nobody_looks_after(client: Client, cloud: RentedCloud) -> None:
-    machine = client.launch(type=AZURE_TYPE, name="alone", stack="none", max_hours=12 / 3600)
+    machine = client.launch(type=AZURE_TYPE, name="alone", stack="none", max_hours=25 / 3600)
     wait_for(lambda: cloud.state(machine.id) == "deallocated")
     [seen] = client.machines()
     assert seen.state is MachineState.STOPPED

@@ -3,69 +3,89 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
-from rented_help import TYPE, RentedCloud, epochs_of, last_epoch, submit_drill, wait_for
+from held_run import EPOCHS, HELD_AT, held
+from rented_help import DRILL, TYPE, RentedCloud, epochs_of, last_epoch, submit_drill, wait_for
 
 from cloudrun import ledger
 from cloudrun.client import Client
 from cloudrun.errors import Refused
 from cloudrun.models import LaunchOptions, MachineState, Market, OnPreempt, Outcome, Run, RunState
 
-
-def begun(client: Client, *, epochs: int = 30, at: int = 6, **asked: object) -> Run:
-    """A run that has logged epoch `at`."""
-    run = submit_drill(client, epochs=epochs, **asked)
-    wait_for(lambda: last_epoch(client, run.id) >= at)
-    return client.run(run.id)
+QUICKLY = "import sys, train; train.EPOCH_S = 0; sys.exit(train.main())"
 
 
-def result(client: Client, run: Run) -> dict[str, float]:
-    lines = (client.files(run.id).outputs / "metrics.jsonl").read_text().splitlines()
-    found: dict[str, float] = json.loads(lines[-1])
+def uninterrupted(folder: Path, epochs: int) -> dict[str, float]:
+    """What the drill comes to on this computer."""
+    folder.mkdir()
+    done = [sys.executable, "-c", QUICKLY, "--epochs", str(epochs)]
+    subprocess.run(
+        done, cwd=DRILL, env={**os.environ, "CLOUDRUN_OUTPUT_DIR": str(folder)}, check=True, timeout=60
+    )
+    return result(folder)
+
+
+def result(outputs: Path) -> dict[str, float]:
+    found: dict[str, float] = json.loads((outputs / "metrics.jsonl").read_text().splitlines()[-1])
     return found
 
 
+def all_epochs(client: Client, run: Run) -> bool:
+    return epochs_of(client.files(run.id).outputs / "metrics.jsonl") == list(range(1, EPOCHS + 1))
+
+
 def test_a_notice_saves_the_run_and_it_ends_as_if_nothing_had_been(
-    client: Client, cloud: RentedCloud
+    client: Client, cloud: RentedCloud, tmp_path: Path
 ) -> None:
-    whole = result(client, client.attach(submit_drill(client, epochs=30).id))
-    run = begun(client)
+    run = submit_drill(client, epochs=30)
+    wait_for(lambda: last_epoch(client, run.id) >= 6)
+    run = client.run(run.id)
     taken = client.machine(run.machine)
     cloud.preempt(taken.id, notice_s=30)
     run = client.attach(run.id)
     first, second = client.attempts(run.id)
     assert (first.outcome, second.outcome) == (Outcome.PREEMPTED, Outcome.SUCCEEDED)
     assert second.offer.zone != first.offer.zone
-    assert result(client, run) == whole
-    assert epochs_of(client.files(run.id).outputs / "metrics.jsonl") == list(range(1, 31))
+    outputs = client.files(run.id).outputs
+    assert result(outputs) == uninterrupted(tmp_path / "whole", 30)
+    assert epochs_of(outputs / "metrics.jsonl") == list(range(1, 31))
     assert cloud.live() == []
     assert client.store.list_charges(open_only=True) == []
 
 
-def test_without_a_notice_no_more_than_one_interval_is_lost(client: Client, cloud: RentedCloud) -> None:
-    run = begun(client, at=12)
-    before = last_epoch(client, run.id)
-    cloud.preempt(client.machine(run.machine).id, notice_s=0)
-    run = client.attach(run.id)
+def test_without_a_notice_it_goes_on_from_what_came_home(
+    client: Client, cloud: RentedCloud, tmp_path: Path
+) -> None:
+    """Checkpoints come home every 0.8 s here, four polls."""
+    with held(client, tmp_path) as begun:
+        saved = client.files(begun.run.id).outputs / "checkpoint" / "history.json"
+        wait_for(lambda: saved.is_file() and len(json.loads(saved.read_text())) == HELD_AT)
+        cloud.preempt(client.machine(begun.run.machine).id, notice_s=0)
+        run = begun.ended()
     assert run.state is RunState.SUCCEEDED
     assert [attempt.outcome for attempt in client.attempts(run.id)] == [Outcome.PREEMPTED, Outcome.SUCCEEDED]
-    resumed = client.files(run.id).log(2).read_text().splitlines()[0]
-    assert resumed.startswith("begins after epoch ")
-    assert int(resumed.rpartition(" ")[2]) >= before - 8  # checkpoints come home every 0.8 s here, 4 polls
+    assert client.files(run.id).log(2).read_text().startswith(f"begins after epoch {HELD_AT}\n")
+    assert all_epochs(client, run)
 
 
-def test_a_stopped_machine_comes_back_and_the_run_goes_on_alone(client: Client, cloud: RentedCloud) -> None:
+def test_a_stopped_machine_comes_back_and_the_run_goes_on_alone(
+    client: Client, cloud: RentedCloud, tmp_path: Path
+) -> None:
     client.set_budget(Decimal(50))
     options = LaunchOptions(on_preempt=OnPreempt.STOP)
-    run = begun(client, options=options, max_hours=2.0)
-    machine = client.machine(run.machine)
-    cloud.preempt(machine.id, notice_s=5)
-    run = client.attach(run.id)
+    with held(client, tmp_path, options=options, max_hours=2.0) as begun:
+        machine = client.machine(begun.run.machine)
+        cloud.preempt(machine.id, notice_s=5)
+        run = begun.ended()
     assert run.state is RunState.SUCCEEDED
     assert [attempt.machine for attempt in client.attempts(run.id)] == [machine.name]
-    assert epochs_of(client.files(run.id).outputs / "metrics.jsonl") == list(range(1, 31))
+    assert all_epochs(client, run)
     assert cloud.live() == []
     before, after = [line for line in client.store.list_charges(run=run.id) if line.what == "compute"]
     assert before.closed_at
