@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -14,22 +12,6 @@ from samples import A_MACHINE, A_RUN, NOON
 from cloudrun.models import Machine, Run, RunState, Stage
 
 NOW = NOON
-
-
-@dataclass(frozen=True)
-class Said:
-    """What one command line came to."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Cli = Callable[..., Said]
 
 
 def a_run(**changes: Any) -> Run:

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from cli_samples import Cli, Said
+from commandline import Cli, Said, say
 
-from cloudrun.cli import run
 from cloudrun.client import Client
 from cloudrun.config import load_settings
 
@@ -32,10 +31,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.fixture
 def cli(home: Path, capsys: pytest.CaptureFixture[str]) -> Cli:
     def call(*words: str) -> Said:
-        capsys.readouterr()
-        code = run(words)
-        said = capsys.readouterr()
-        return Said(code, said.out, said.err)
+        return say(capsys, *words)
 
     return call
 

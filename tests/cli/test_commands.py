@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 import pytest
-from cli_samples import Cli
+from commandline import Cli
 
 from cloudrun.cli import app
 from cloudrun.cli.lazy import LazyGroup

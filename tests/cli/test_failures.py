@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 import pytest
-from cli_samples import Cli
+from commandline import Cli
 from hypothesis import given
 from hypothesis import strategies as st
 

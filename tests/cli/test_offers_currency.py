@@ -10,7 +10,7 @@ from threading import Thread
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from cli_samples import Cli
+from commandline import Cli
 
 T4 = "Standard_NC4as_T4_v3"
 JPY_PER_USD = 110

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cli_samples import Cli
+from commandline import Cli
 
 from cloudrun.client import Client
 from cloudrun.keys import fingerprint

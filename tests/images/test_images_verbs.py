@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from commandline import Cli, Said, say
 from rented_help import TYPE, RentedCloud
 
-from cloudrun.cli import run
 from cloudrun.cli.shapes import listed_image_shape
 from cloudrun.client import Client
 from cloudrun.images import ImageState, OwnImage
@@ -20,32 +19,17 @@ from cloudrun.models import Market
 from cloudrun.providers.tags import image_tags
 
 
-@dataclass(frozen=True)
-class Said:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-Call = Callable[..., Said]
-
-
 @pytest.fixture
-def cloudrun(cloud: RentedCloud, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+def cloudrun(cloud: RentedCloud, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
     """A command line. `real`: as if the cloud were no rehearsal, which asks before it does anything."""
     monkeypatch.setenv("COLUMNS", "200")
 
     def call(*words: str, real: bool = False) -> Said:
-        capsys.readouterr()
         with monkeypatch.context() as patch:
             patch.setattr("sys.stdin", io.StringIO())
             if real:
                 patch.delenv("CLOUDRUN_SIM")
-            code = run(words)
-        said = capsys.readouterr()
-        return Said(code, said.out, said.err)
+            return say(capsys, *words)
 
     return call
 
@@ -67,7 +51,7 @@ def names(shown: Sequence[dict[str, object]]) -> list[object]:
     return [each["name"] for each in shown]
 
 
-def test_a_bake_is_shown_first(cloudrun: Call, cloud: RentedCloud, stack: str) -> None:
+def test_a_bake_is_shown_first(cloudrun: Cli, cloud: RentedCloud, stack: str) -> None:
     shown = cloudrun("images", "bake", stack, "--on", TYPE, "--spot", "--name", "mine", "--dry-run")
     assert shown.code == 0, shown.err
     assert "mine, in aws us-west-2 and nowhere else" in shown.out
@@ -83,7 +67,7 @@ def test_a_bake_is_shown_first(cloudrun: Call, cloud: RentedCloud, stack: str) -
     assert cloud.live() == []
 
 
-def test_images_of_ones_own_are_listed_and_deleted(cloudrun: Call, client: Client) -> None:
+def test_images_of_ones_own_are_listed_and_deleted(cloudrun: Cli, client: Client) -> None:
     assert "no image of your own" in cloudrun("images", "list", "--own").err
     kept(client, "older")
     newer = kept(client, "newer")

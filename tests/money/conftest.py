@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from money_samples import Call, Said
+from commandline import Cli, Said, say
 
-from cloudrun.cli import run
 from cloudrun.client import Client
 from cloudrun.config import load_settings
 from cloudrun.store import Store
@@ -26,12 +25,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def cli(home: Path, capsys: pytest.CaptureFixture[str]) -> Call:
+def cli(home: Path, capsys: pytest.CaptureFixture[str]) -> Cli:
     def call(*words: str) -> Said:
-        capsys.readouterr()
-        code = run(words)
-        said = capsys.readouterr()
-        return Said(code, said.out, said.err)
+        return say(capsys, *words)
 
     return call
 

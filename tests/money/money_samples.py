@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -15,21 +13,6 @@ from cloudrun.models import Attempt, Charge, Machine, Market, Run, RunState, Sta
 
 START = NOON
 
-
-@dataclass(frozen=True)
-class Said:
-    """What one command line came to."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Call = Callable[..., Said]
 
 OFFER = replace(AN_OFFER, price_per_hour_usd=Decimal("0.20"))
 

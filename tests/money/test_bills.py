@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 from bill_files import AZURE, CUR, azure_row, cur_row, write_csv
+from commandline import Cli
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from money_samples import START, Call, a_charge, a_machine
+from money_samples import START, a_charge, a_machine
 
 from cloudrun.bill_formats import read_bill
 from cloudrun.bills import import_bills
@@ -271,7 +272,7 @@ def test_only_the_days_of_the_bill_are_compared_and_open_lines_count(bench: Stor
     assert found.differences[0].ours_usd == Decimal("0.431918") + 12 * Decimal("0.36")
 
 
-def test_the_command_and_the_report_after_it(cli: Call, bench: Store, cur: Path) -> None:
+def test_the_command_and_the_report_after_it(cli: Cli, bench: Store, cur: Path) -> None:
     said = cli("cost", "import", str(cur))
     assert said.code == 0
     assert "+0.10" in said.out
@@ -287,7 +288,7 @@ def test_the_command_and_the_report_after_it(cli: Call, bench: Store, cur: Path)
 
 @pytest.mark.parametrize("columns", [80, 120])
 def test_it_fits_the_screen(
-    cli: Call, bench: Store, cur: Path, monkeypatch: pytest.MonkeyPatch, columns: int
+    cli: Cli, bench: Store, cur: Path, monkeypatch: pytest.MonkeyPatch, columns: int
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
     assert max(map(len, cli("cost", "import", str(cur)).out.splitlines())) <= columns
@@ -314,7 +315,7 @@ HEADER = ",".join(CUR)
     ],
 )
 def test_what_is_no_bill_is_said_and_nothing_is_kept(
-    cli: Call, bench: Store, tmp_path: Path, content: bytes, said: str
+    cli: Cli, bench: Store, tmp_path: Path, content: bytes, said: str
 ) -> None:
     path = tmp_path / "bill.csv"
     path.write_bytes(content)
@@ -325,7 +326,7 @@ def test_what_is_no_bill_is_said_and_nothing_is_kept(
     assert bench.list_billed() == []
 
 
-def test_a_file_that_is_not_there_and_a_folder(cli: Call, tmp_path: Path) -> None:
+def test_a_file_that_is_not_there_and_a_folder(cli: Cli, tmp_path: Path) -> None:
     for name in ("nothing.csv", "."):
         answer = cli("cost", "import", str(tmp_path / name))
         assert answer.code == 2

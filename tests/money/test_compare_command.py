@@ -7,14 +7,15 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from money_samples import START, Call, a_machine, a_run, an_attempt
+from commandline import Cli
+from money_samples import START, a_machine, a_run, an_attempt
 
 from cloudrun.store import Store
 
 PC = "watts=500,tariff=28JPY,purchase=120000JPY"
 
 
-def test_the_line_of_the_tutorial(cli: Call) -> None:
+def test_the_line_of_the_tutorial(cli: Cli) -> None:
     said = cli("cost", "compare", "--hours", "45", "--gpu", "K80", "--own-pc", PC, "--currency", "JPY")
     assert said.code == 0
     lines = {line.split("  ")[0]: line for line in said.out.splitlines()}
@@ -26,7 +27,7 @@ def test_the_line_of_the_tutorial(cli: Call) -> None:
 
 
 @pytest.mark.parametrize("columns", [80, 120])
-def test_it_fits_the_screen(cli: Call, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+def test_it_fits_the_screen(cli: Cli, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
     said = cli("cost", "compare", "--hours", "45", "--gpu", "K80", "--own-pc", PC, "--currency", "JPY")
     assert max(map(len, (said.out + said.err).splitlines())) <= columns
@@ -40,7 +41,7 @@ def test_it_fits_the_screen(cli: Call, monkeypatch: pytest.MonkeyPatch, columns:
 
 
 @pytest.mark.parametrize("columns", [80, 120])
-def test_a_long_note_stands_below_the_table(cli: Call, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+def test_a_long_note_stands_below_the_table(cli: Cli, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
     said = cli("cost", "compare", "--hours", "45", "--region", "us-east-1", "--type", "g4ad.xlarge",
                "--type", "g4dn.xlarge")  # fmt: skip
@@ -52,7 +53,7 @@ def test_a_long_note_stands_below_the_table(cli: Call, monkeypatch: pytest.Monke
     assert " ".join(said.err.split()).startswith("(1) whether g4ad.xlarge is still offered")
 
 
-def test_notes_say_in_short_how_fast_and_how_old(cli: Call) -> None:
+def test_notes_say_in_short_how_fast_and_how_old(cli: Cli) -> None:
     said = cli("cost", "compare", "--hours", "45", "--gpu", "K80", "--gpu", "T4", "--gpu", "V100",
                "--speed", "T4=1.8")  # fmt: skip
     notes = {line.split()[0]: line for line in said.out.splitlines()}
@@ -61,7 +62,7 @@ def test_notes_say_in_short_how_fast_and_how_old(cli: Call) -> None:
     assert notes["G1"].endswith("closed")
 
 
-def test_another_rate_is_another_price(cli: Call) -> None:
+def test_another_rate_is_another_price(cli: Cli) -> None:
     said = cli("cost", "compare", "--hours", "1", "--gpu", "K80", "--type", "p2.xlarge", "--on-demand",
                "--region", "us-east-1", "--disk", "0", "--currency", "JPY",
                "--rate", "JPY=150", "--json")  # fmt: skip
@@ -71,7 +72,7 @@ def test_another_rate_is_another_price(cli: Call) -> None:
     assert found["p2.xlarge"]["total_usd"] == 0.905
 
 
-def test_prices_of_2017(cli: Call) -> None:
+def test_prices_of_2017(cli: Cli) -> None:
     said = cli("cost", "compare", "--hours", "45", "--gpu", "K80", "--gpu", "K520", "--prices", "2017",
                "--currency", "JPY", "--paid", "7.71")  # fmt: skip
     assert "98.78" in said.out
@@ -79,7 +80,7 @@ def test_prices_of_2017(cli: Call) -> None:
     assert "what you paid" in said.out
 
 
-def test_like_a_run_takes_its_hours_price_and_gpu(cli: Call, store: Store) -> None:
+def test_like_a_run_takes_its_hours_price_and_gpu(cli: Cli, store: Store) -> None:
     store.add_machine(a_machine())
     store.add_run(a_run("aaaa2222", cost_usd=Decimal("7.71"), ended_at=START + timedelta(hours=45)),
                   an_attempt("aaaa2222"), [])  # fmt: skip
@@ -88,7 +89,7 @@ def test_like_a_run_takes_its_hours_price_and_gpu(cli: Call, store: Store) -> No
     assert {"run aaaa2222"} == {each["name"] for each in found["alternatives"] if each["kind"] == "paid"}
 
 
-def test_a_measured_ratio_is_used_and_named(cli: Call, store: Store) -> None:
+def test_a_measured_ratio_is_used_and_named(cli: Cli, store: Store) -> None:
     for name, gpu, hours, run_id in (("bench", "K80", 4, "aaaa2222"), ("fast", "T4", 2, "bbbb2222")):
         store.add_machine(a_machine(name, gpu=gpu))
         run = a_run(run_id, machine=name, ended_at=START + timedelta(hours=hours))
@@ -102,7 +103,7 @@ def test_a_measured_ratio_is_used_and_named(cli: Call, store: Store) -> None:
     assert t4["speed_from"].startswith("measured")
 
 
-def test_a_preset_nobody_ran_gives_its_limit(cli: Call) -> None:
+def test_a_preset_nobody_ran_gives_its_limit(cli: Cli) -> None:
     found = cli("cost", "compare", "svhn_rcnn", "--preset", "paper", "--json").json
     assert (found["hours"], found["hours_from"]) == (60, "at most, the limit of preset paper")
 
@@ -130,13 +131,13 @@ def test_a_preset_nobody_ran_gives_its_limit(cli: Call) -> None:
         (("--like", "last"), "no run is recorded"),
     ],
 )
-def test_what_cannot_be_meant_is_said_with_a_hint(cli: Call, words: tuple[str, ...], said: str) -> None:
+def test_what_cannot_be_meant_is_said_with_a_hint(cli: Cli, words: tuple[str, ...], said: str) -> None:
     answer = cli("cost", "compare", *words)
     assert answer.code == 2
     assert said in answer.err
     assert "hint:" in answer.err
 
 
-def test_nothing_is_written(cli: Call, home: Path) -> None:
+def test_nothing_is_written(cli: Cli, home: Path) -> None:
     cli("cost", "compare", "--hours", "1", "--gpu", "K80")
     assert not home.exists()

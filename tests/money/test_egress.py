@@ -6,9 +6,10 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
+from commandline import Cli
 from hypothesis import given
 from hypothesis import strategies as st
-from money_samples import OFFER, START, Call, a_charge, a_run, an_attempt
+from money_samples import OFFER, START, a_charge, a_run, an_attempt
 
 from cloudrun import charging
 from cloudrun.billing import egress_parts, egress_usd
@@ -80,7 +81,7 @@ def test_what_came_home_is_charged_once_with_the_free_part_of_the_month(client: 
     assert store.spent_in_all().estimated == 900_000
 
 
-def test_a_report_shows_it_as_an_estimate(cli: Call, store: Store) -> None:
+def test_a_report_shows_it_as_an_estimate(cli: Cli, store: Store) -> None:
     egress = a_charge(what="egress", unit="GB", quantity=Decimal(30), unit_price_usd=Decimal("0.09"),
                       closed_at=START, estimated=True)  # fmt: skip
     store.add_charges([a_charge(), egress])
@@ -90,7 +91,7 @@ def test_a_report_shows_it_as_an_estimate(cli: Call, store: Store) -> None:
     assert ("OTHER" in head, "ESTIMATED" in head, line.split()[-1]) == (True, True, "2.70")
 
 
-def test_a_comparison_with_a_run_takes_what_it_sent_home(cli: Call, store: Store) -> None:
+def test_a_comparison_with_a_run_takes_what_it_sent_home(cli: Cli, store: Store) -> None:
     sent = [a_charge(what="egress", unit="GB", quantity=Decimal(gb), run="aaaa2222", closed_at=START)
             for gb in (100, 10)]  # fmt: skip
     store.add_run(a_run("aaaa2222", outputs_bytes=5 * 10**9), an_attempt("aaaa2222"), sent)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from bill_files import AZURE, CUR, azure_row, cur_row, write_csv
-from money_samples import START, Call
+from commandline import Cli
+from money_samples import START
 
 from cloudrun import images_charged
 from cloudrun.billing import stored_seconds
@@ -101,7 +102,7 @@ def test_what_a_cut_bake_never_asked_for_costs_nothing(client: Client) -> None:
 # --- where it is shown -------------------------------------------------------------------
 
 
-def test_a_report_has_it_under_a_name_of_its_own(cli: Call, store: Store) -> None:
+def test_a_report_has_it_under_a_name_of_its_own(cli: Cli, store: Store) -> None:
     store.add_charges([replace(a_line(), closed_at=START + 73 * DAY), a_line(name="new", at=START)])
     month = cli("cost", "report", "--by", "month", "--json").json["rows"]
     assert sum(row["other_usd"] for row in month) == sum(row["estimated_usd"] for row in month)
@@ -120,7 +121,7 @@ def test_a_report_has_it_under_a_name_of_its_own(cli: Call, store: Store) -> Non
     assert "image, off" not in shown
 
 
-def test_the_status_line_and_the_month_know_it(cli: Call, client: Client, store: Store) -> None:
+def test_the_status_line_and_the_month_know_it(cli: Cli, client: Client, store: Store) -> None:
     assert "kept" not in cli("status").err
     at = datetime.now(UTC) - 2 * HOUR
     store.add_charges([replace(a_line(at=at), quantity=Decimal(7300)), a_line(name="gone", at=at)])

@@ -12,7 +12,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from money_samples import START, Call, a_charge, a_machine
+from commandline import Cli
+from money_samples import START, a_charge, a_machine
 
 from cloudrun.cli.cost_charts import HALF_LETTER, WIDTH, columns
 from cloudrun.models import Market
@@ -35,7 +36,7 @@ def spent(store: Store) -> Store:
     return store
 
 
-def test_the_total_is_that_of_all_lines(cli: Call, spent: Store) -> None:
+def test_the_total_is_that_of_all_lines(cli: Cli, spent: Store) -> None:
     said = cli("cost", "report", "--by", "machine", "-n", "2")
     lines = said.out.splitlines()
     assert [line.split()[0] for line in lines[1:4]] == ["m4", "m3", "total"]
@@ -44,7 +45,7 @@ def test_the_total_is_that_of_all_lines(cli: Call, spent: Store) -> None:
     assert "+? marks" in said.err
 
 
-def test_json_has_every_line_and_null_for_an_unknown_sum(cli: Call, spent: Store) -> None:
+def test_json_has_every_line_and_null_for_an_unknown_sum(cli: Cli, spent: Store) -> None:
     found = cli("cost", "report", "--by", "machine", "--json").json
     assert len(found["rows"]) == 6
     assert found["total"]["total_usd"] is None
@@ -56,7 +57,7 @@ def test_json_has_every_line_and_null_for_an_unknown_sum(cli: Call, spent: Store
     }  # fmt: skip
 
 
-def test_another_currency_and_csv(cli: Call, spent: Store) -> None:
+def test_another_currency_and_csv(cli: Cli, spent: Store) -> None:
     said = cli("cost", "report", "--by", "machine", "--csv", "--currency", "JPY", "--rate", "JPY=100")
     rows = list(csv.DictReader(io.StringIO(said.out)))
     assert [(row["machine"], row["total"], row["unknown"]) for row in rows][:2] == [
@@ -66,7 +67,7 @@ def test_another_currency_and_csv(cli: Call, spent: Store) -> None:
     assert rows[-1]["unknown"] == "yes"
 
 
-def test_a_name_that_is_a_formula_is_no_formula_in_csv(cli: Call, store: Store) -> None:
+def test_a_name_that_is_a_formula_is_no_formula_in_csv(cli: Cli, store: Store) -> None:
     store.add_charge(a_charge(machine="=cmd|' /C calc'!A0"))
     assert "'=cmd" in cli("cost", "report", "--by", "machine", "--csv").out
 
@@ -159,7 +160,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_the_page_is_whole_and_needs_no_other_file(cli: Call, spent: Store, tmp_path: Path) -> None:
+def test_the_page_is_whole_and_needs_no_other_file(cli: Cli, spent: Store, tmp_path: Path) -> None:
     now = datetime.now(UTC)
     spent.add_machine(a_machine("<script>x", launched_at=now - HOUR, deadline_at=now + HOUR))
     spent.add_charge(a_charge(machine="<script>x", opened_at=now - HOUR, closed_at=None))
@@ -177,7 +178,7 @@ def test_the_page_is_whole_and_needs_no_other_file(cli: Call, spent: Store, tmp_
         assert words in text
 
 
-def test_the_page_calls_things_as_the_table_does(cli: Call, spent: Store, tmp_path: Path) -> None:
+def test_the_page_calls_things_as_the_table_does(cli: Cli, spent: Store, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     assert cli("cost", "report", "--by", "project", "--html", str(path)).code == 0
     text = path.read_text(encoding="utf-8")
@@ -211,14 +212,14 @@ def test_what_is_left_out_counts_open_lines_too(store: Store) -> None:
         assert found.more == 3
 
 
-def test_an_empty_page_and_an_empty_table(cli: Call, tmp_path: Path) -> None:
+def test_an_empty_page_and_an_empty_table(cli: Cli, tmp_path: Path) -> None:
     assert "nothing was spent yet" in cli("cost", "report").err
     assert cli("cost", "report", "--html", str(tmp_path / "r.html")).code == 0
     assert cli("cost", "report", "--json").json["rows"] == []
 
 
 @pytest.mark.parametrize("wide", [80, 120])
-def test_it_fits_the_screen(cli: Call, spent: Store, monkeypatch: pytest.MonkeyPatch, wide: int) -> None:
+def test_it_fits_the_screen(cli: Cli, spent: Store, monkeypatch: pytest.MonkeyPatch, wide: int) -> None:
     monkeypatch.setenv("COLUMNS", str(wide))
     assert max(map(len, cli("cost", "report", "--by", "machine").out.splitlines())) <= wide
 
@@ -233,7 +234,7 @@ def test_it_fits_the_screen(cli: Call, spent: Store, monkeypatch: pytest.MonkeyP
         (("--currency", "XTS"), "no rate"),
     ],
 )
-def test_what_cannot_be_done_is_said(cli: Call, words: tuple[str, ...], said: str) -> None:
+def test_what_cannot_be_done_is_said(cli: Cli, words: tuple[str, ...], said: str) -> None:
     answer = cli("cost", "report", *words)
     assert answer.code == 2
     assert said in answer.err

@@ -9,9 +9,10 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from commandline import Cli
 from hypothesis import given
 from hypothesis import strategies as st
-from money_samples import START, Call, a_charge, a_machine, a_run, an_attempt
+from money_samples import START, a_charge, a_machine, a_run, an_attempt
 
 from cloudrun import budget
 from cloudrun.ledger import billed_seconds_of, cost_usd
@@ -143,7 +144,7 @@ def kept(store: Store, **fields: object) -> list[Charge]:
     return [store.add_charge(a_charge(closed_at=None, **extra)) for extra in ({}, address)]
 
 
-def test_the_report_and_the_runs_agree_to_the_cent(store: Store, cli: Call) -> None:
+def test_the_report_and_the_runs_agree_to_the_cent(store: Store, cli: Cli) -> None:
     lines = kept(store)
     runs = [ran(store, "aaaa2222", 1, 3), ran(store, "bbbb3333", 3, 14, project="bn", job="bn_study")]
     now = START + 20 * HOUR

@@ -4,24 +4,14 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-from cloudrun.cli import run
+from commandline import Cli, Said, say
 
 JOBS = Path(__file__).resolve().parents[2] / "jobs"
 sys.path[:0] = [str(JOBS)]  # jobs/shared is imported as the jobs do
-
-
-@dataclass(frozen=True)
-class Answer:
-    code: int
-    out: str
-    err: str
 
 
 @pytest.fixture
@@ -37,15 +27,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def tool(
-    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., Answer]:
-    def call(*words: str, stdin: bytes = b"") -> Answer:
+def tool(here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
+    def call(*words: str, stdin: bytes = b"") -> Said:
         stream: Any = io.TextIOWrapper(io.BytesIO(stdin))
         monkeypatch.setattr("sys.stdin", stream)
-        capsys.readouterr()
-        code = run([str(word) for word in words])
-        said = capsys.readouterr()
-        return Answer(code, said.out, said.err)
+        return say(capsys, *words)
 
     return call
