@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 from job_paths import JOBS, TRAIN
+from warm_job import WarmJob
 
 sys.path[:0] = [str(JOBS), str(JOBS / "svhn_rcnn")]
 
-StartJob = Callable[..., subprocess.Popen[str]]
+Process = WarmJob | subprocess.Popen[str]
+StartJob = Callable[..., Process]
 
 
 @pytest.fixture(scope="session")
@@ -27,19 +29,18 @@ def start_job(data_dir: Path, tmp_path: Path) -> Iterator[StartJob]:
     """Start train.py with its outputs in tmp_path/outputs; stdout and stderr come as one stream.
 
     On one thread: two threads that wait for each other crawl when other tests hold the other processor.
+    `cold`: by the interpreter, with all its imports, as a machine starts it.
     """
-    started = []
+    started: list[Process] = []
 
     def start(
-        *args: str, outputs: str = "outputs", env: Mapping[str, str] = {}, train: Path = TRAIN
-    ) -> subprocess.Popen[str]:
+        *args: str, outputs: str = "outputs", env: Mapping[str, str] = {}, train: Path = TRAIN,
+        cold: bool = False,
+    ) -> Process:  # fmt: skip
         kept = {name: value for name, value in os.environ.items() if not name.startswith("CLOUDRUN_")}
         ours = {"CLOUDRUN_DATA_DIR": str(data_dir), "CLOUDRUN_OUTPUT_DIR": str(tmp_path / outputs), **env}
-        process = subprocess.Popen(
-            [sys.executable, "-W", "error::UserWarning", str(train), *args, "--threads", "1"],
-            env={**kept, "OMP_NUM_THREADS": "1", **ours}, cwd=train.parent, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+        told, variables = (*args, "--threads", "1"), {**kept, "OMP_NUM_THREADS": "1", **ours}
+        process = start_cold(train, told, variables) if cold else WarmJob(train, told, variables)
         started.append(process)
         return process
 
@@ -47,6 +48,13 @@ def start_job(data_dir: Path, tmp_path: Path) -> Iterator[StartJob]:
     for process in started:
         process.kill()
         process.communicate()
+
+
+def start_cold(train: Path, args: Sequence[str], env: Mapping[str, str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-W", "error::UserWarning", str(train), *args],
+        env=env, cwd=train.parent, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
 
 
 @pytest.fixture

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 from pathlib import Path
+
+from warm_job import WarmJob
 
 
 def metric_lines(outputs: Path) -> list[dict[str, object]]:
@@ -19,7 +20,7 @@ def read_summary(outputs: Path) -> dict[str, object]:
     return json.loads((outputs / "summary.json").read_text())
 
 
-def stop_at(start_of_line: str, process: subprocess.Popen[str]) -> str:
+def stop_at(start_of_line: str, process: WarmJob) -> str:
     """Send SIGTERM when the job says that; it has to leave with 75 in half a minute. What it said after."""
     assert any(line.startswith(start_of_line) for line in process.stdout)
     process.send_signal(signal.SIGTERM)

@@ -18,11 +18,12 @@ import torch
 from job_outputs import metric_lines, read_summary, stop_at
 from job_paths import JOBS
 from shared import drawn
+from warm_job import WarmJob
 
 JOB = JOBS / "bn_study"
 TRAIN = JOB / "train.py"
 RunJob = Callable[..., tuple[int, str]]
-StartJob = Callable[..., subprocess.Popen[str]]
+StartJob = Callable[..., WarmJob]
 SMALL = ("--preset", "smoke", "--limit", "128")
 
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import rcnn_steps
 from job_outputs import metric_lines
+from warm_job import WarmJob
 
+RunJob = Callable[..., tuple[int, str]]
+StartJob = Callable[..., WarmJob]
 STEPS = Path(rcnn_steps.__file__)
 PAIR = (
     *("--preset", "smoke", "--channels", "4", "--steps", "2", "--batch", "40", "--dropout", "0.3"),
@@ -22,39 +23,37 @@ PAIR = (
 )
 
 
-def torchrun_environment(folder: Path, rank: int) -> dict[str, str]:
-    where = {
-        "MASTER_ADDR": "127.0.0.1",
-        "RCNN_RENDEZVOUS": f"file://{folder}/meet",
-        "GLOO_SOCKET_IFNAME": "lo",
-    }
-    return {**os.environ, **where, "RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
+def run_pair(start_job: StartJob, meet: Path, *args: str, **options: Any) -> list[str]:
+    """Two processes as torchrun starts them; what each said."""
+    where = {"RCNN_RENDEZVOUS": f"file://{meet}", "GLOO_SOCKET_IFNAME": "lo", "WORLD_SIZE": "2"}
+    env = {**where, **options.pop("env", {})}
+    processes = [
+        start_job(*args, env={**env, "RANK": str(rank), "LOCAL_RANK": str(rank)}, **options)
+        for rank in range(2)
+    ]
+    said = [process.communicate(timeout=100)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    return said
 
 
 @pytest.mark.parametrize("norm", ["batch", "local"])
-def test_two_processes_have_the_losses_of_one_with_the_same_batch(norm: str, tmp_path: Path) -> None:
+def test_two_processes_have_the_losses_of_one_with_the_same_batch(
+    norm: str, start_job: StartJob, run_job: RunJob, tmp_path: Path
+) -> None:
     """In double precision, where the order of sums shows in the last digits only."""
-    processes = [
-        subprocess.Popen(
-            [sys.executable, STEPS, norm], env=torchrun_environment(tmp_path, rank), text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )
-        for rank in range(2)
-    ]  # fmt: skip
-    said = [process.communicate(timeout=100) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], said
-    alone = subprocess.run([sys.executable, STEPS, norm], capture_output=True, text=True, check=True).stdout
-    for words, _ in said:
-        for name, losses in json.loads(words).items():
+    both = run_pair(start_job, tmp_path / "meet", norm, train=STEPS)
+    code, alone = run_job(norm, train=STEPS)
+    assert code == 0, alone
+    for words in both:
+        for name, losses in json.loads(words.splitlines()[-1]).items():
             assert losses == pytest.approx(json.loads(alone)[name], rel=1e-10, abs=0), name
 
 
 def test_two_processes_are_stopped_at_one_step_and_resume_exactly(
-    start_job: Callable[..., subprocess.Popen[str]], run_job: Callable[..., tuple[int, str]], tmp_path: Path
+    start_job: StartJob, run_job: RunJob, tmp_path: Path
 ) -> None:
-    code, said = run_job(*PAIR, outputs="whole")
-    assert code == 0, said
-    assert len(re.findall("^epoch", said, re.MULTILINE)) == 2  # one of them speaks
+    both = run_pair(start_job, tmp_path / "meet", *PAIR, outputs="whole")
+    assert sorted(len(re.findall("^epoch", said, re.MULTILINE)) for said in both) == [0, 2]  # one speaks
 
     process = start_job(*PAIR, outputs="first")
     assert any(line.startswith("epoch 1/2") for line in process.stdout)
@@ -66,13 +65,12 @@ def test_two_processes_are_stopped_at_one_step_and_resume_exactly(
     assert len(set(places)) == 1
 
     resume = {"CLOUDRUN_RESUME_FROM": str(tmp_path / "first" / "checkpoint")}
-    code, said = run_job(*PAIR, outputs="second", env=resume)
-    assert code == 0, said
+    run_pair(start_job, tmp_path / "meet-again", *PAIR, outputs="second", env=resume)
     assert metric_lines(tmp_path / "second") == metric_lines(tmp_path / "whole")
 
 
-def test_a_batch_that_cannot_be_shared_equally_is_refused(run_job: Callable[..., tuple[int, str]]) -> None:
-    code, said = run_job(*PAIR[:-1], "3")
+def test_a_batch_that_cannot_be_shared_equally_is_refused(run_job: RunJob) -> None:
+    code, said = run_job(*PAIR, "--batch", "41")
     assert code == 1, said
-    assert "cannot be shared equally by 3 processes" in said
+    assert "cannot be shared equally by 2 processes" in said
     assert "Traceback" not in said

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import re
 import struct
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 from job_outputs import metric_lines, read_summary, stop_at
 from job_paths import JOBS
+from warm_job import WarmJob
 
 JOB = JOBS / "sample_size"
 TRAIN = JOB / "train.py"
 RunJob = Callable[..., tuple[int, str]]
-StartJob = Callable[..., subprocess.Popen[str]]
+StartJob = Callable[..., WarmJob]
 
 
 def test_smoke_preset_and_its_resume(start_job: StartJob, run_job: RunJob, tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_smoke_preset_and_its_resume(start_job: StartJob, run_job: RunJob, tmp_p
 
 
 def test_more_images_than_there_are_is_refused(run_job: RunJob) -> None:
-    code, said = run_job("--preset", "smoke", "--sizes", "100", "700", train=TRAIN)
+    code, said = run_job("--preset", "smoke", "--sizes", "100", "700", train=TRAIN, cold=True)
     assert code == 1
     assert "700 images of mnist are wanted, 480 are there" in said
     assert "Traceback" not in said

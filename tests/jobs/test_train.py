@@ -19,13 +19,16 @@ import scipy.io
 import torch
 from job_outputs import metric_lines, read_summary, stop_at
 from job_paths import JOBS, TRAIN
+from waiting import until
+from warm_job import WarmJob
 
 RunJob = Callable[..., tuple[int, str]]
+StartJob = Callable[..., WarmJob]
 SMALL = ("--preset", "smoke", "--channels", "8", "--steps", "2")
 
 
 def test_smoke_preset_leaves_all_outputs_and_names_its_data(run_job: RunJob, tmp_path: Path) -> None:
-    code, said = run_job("--preset", "smoke")
+    code, said = run_job("--preset", "smoke", cold=True)
     assert code == 0, said
     outputs = tmp_path / "outputs"
     summary = read_summary(outputs)
@@ -46,7 +49,7 @@ def test_smoke_preset_leaves_all_outputs_and_names_its_data(run_job: RunJob, tmp
 
 
 def test_stopped_in_an_epoch_and_resumed_equals_uninterrupted(
-    start_job: Callable[..., subprocess.Popen[str]], run_job: RunJob, tmp_path: Path
+    start_job: StartJob, run_job: RunJob, tmp_path: Path
 ) -> None:
     """Bit for bit: metrics of each epoch, the test set's, and every weight; with dropout on."""
     arguments = (*SMALL, "--dropout", "0.2")
@@ -72,15 +75,12 @@ def test_stopped_in_an_epoch_and_resumed_equals_uninterrupted(
         assert torch.equal(tensor, whole["model"][name]), name
 
 
-def test_stopped_before_the_first_step_exits_75(
-    start_job: Callable[..., subprocess.Popen[str]], tmp_path: Path
-) -> None:
+def test_stopped_before_the_first_step_exits_75(start_job: StartJob, tmp_path: Path) -> None:
     """While it makes the data, which can take longer than the grace period."""
     env = {"CLOUDRUN_DATA_DIR": str(tmp_path / "new")}
     process = start_job("--dataset", "rendered", env=env)
-    watched = tmp_path / "outputs"
-    while not watched.exists():  # made before the data
-        assert process.poll() is None
+    outputs = tmp_path / "outputs"  # made before the data
+    until(lambda: outputs.exists() or process.poll() is not None, bool)
     process.send_signal(signal.SIGTERM)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 75, said

@@ -8,7 +8,6 @@ import math
 import re
 import shutil
 import struct
-import subprocess
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -20,8 +19,10 @@ from job_outputs import metric_lines, read_summary, stop_at
 from job_paths import JOBS
 from scipy import stats
 from transfer_help import TRAIN_TRANSFER, job, write_classes, write_image, write_table
+from warm_job import WarmJob
 
 RunJob = Callable[..., tuple[int, str]]
+StartJob = Callable[..., WarmJob]
 SHORT = ("--batch", "16", "--lr", "0.003")
 
 
@@ -70,7 +71,7 @@ def test_a_folder_given_as_data_is_used_whatever_the_preset_says(run_job: RunJob
 
 
 def test_stopped_and_resumed_equals_uninterrupted_over_cells(
-    start_job: Callable[..., subprocess.Popen[str]], run_job: RunJob, tmp_path: Path, photos: Path,
+    start_job: StartJob, run_job: RunJob, tmp_path: Path, photos: Path,
     weights_file: Path,
 ) -> None:  # fmt: skip
     """Bit for bit, with dropout and flips on: rates found, every epoch of every cell, every result."""
