@@ -16,6 +16,7 @@ REFUSALS = (NoCapacity, Quota, NotOffered, ImageNotFound)
 # Between two rounds over all candidates. Capacity comes back in minutes, and asking more often than
 # every few minutes only meets the rate limit (catalog/errors.csv: "wait a few minutes").
 FIRST_RETRY_POLLS, MOST_RETRY_POLLS = 2, 20  # in units of poll_s: 30 s and 5 min by default
+TURN_S = 0.5  # a run that is cancelled meanwhile ends so soon
 
 
 def wait_for_capacity(ctx: Context, rounds: int, *, each_turn: Callable[[], None] = lambda: None) -> None:
@@ -26,7 +27,7 @@ def wait_for_capacity(ctx: Context, rounds: int, *, each_turn: Callable[[], None
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         each_turn()
-        time.sleep(min(0.5, seconds))
+        time.sleep(min(TURN_S, seconds))
 
 
 def where(offer: Offer) -> str:

@@ -138,7 +138,7 @@ def find_preset(job: Job, name: str = "") -> Preset:
 
 def _find(text: str) -> Path:
     if "\0" in text:
-        raise NotFound("a job's path cannot hold a NUL character")
+        raise NotFound("a job's path cannot hold a NUL character", hint="name a folder with a job.toml")
     try:
         path = Path(text).expanduser()
         if path.is_file() and path.suffix == ".toml":

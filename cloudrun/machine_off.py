@@ -9,7 +9,10 @@ from cloudrun.models import Machine, MachineState
 def refuse_ended(machine: Machine) -> None:
     """Raise when the machine cannot be used any more."""
     if machine.state is MachineState.PREEMPTED:
-        raise Preempted(f"{machine.provider} took {machine.name} back")
+        raise Preempted(
+            f"{machine.provider} took {machine.name} back",
+            hint="launch another; one that is not --spot is not taken back",
+        )
     if machine.state is MachineState.TERMINATED:
         raise MachineError(f"{machine.name} was terminated", hint="cloudrun machines list --all")
     if failed_start(machine):
@@ -18,7 +21,10 @@ def refuse_ended(machine: Machine) -> None:
             hint=f"try again later: cloudrun machines start {machine.name}; or launch another",
         )
     if is_evicted(machine):
-        raise Preempted(f"{machine.provider} took {machine.name} back; its disk is kept")
+        raise Preempted(
+            f"{machine.provider} took {machine.name} back; its disk is kept",
+            hint=f"when there is room again: cloudrun machines start {machine.name}",
+        )
     if machine.state is MachineState.HALTED:
         raise MachineError(
             f"{machine.name} was switched off from inside and is billed on",

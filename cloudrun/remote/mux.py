@@ -150,12 +150,12 @@ class Control:
         try:
             self._socket.sendall(struct.pack(">I", len(message)) + message)
         except OSError as error:
-            raise ConnectionLost(f"the connection's process ended: {error}") from error
+            raise _lost(f"ended: {error}") from error
 
     def _receive(self) -> tuple[int, bytes]:
         (length,) = struct.unpack(">I", self._read(4))
         if not 4 <= length <= MOST_BYTES:
-            raise ConnectionLost(f"the connection's process sent a message of {length} bytes")
+            raise _lost(f"sent a message of {length} bytes")
         message = self._read(length)
         return struct.unpack(">I", message[:4])[0], message[4:]
 
@@ -165,11 +165,15 @@ class Control:
             try:
                 part = self._socket.recv(count - len(data))
             except OSError as error:
-                raise ConnectionLost(f"the connection's process does not answer: {error}") from error
+                raise _lost(f"does not answer: {error}") from error
             if not part:
-                raise ConnectionLost("the connection's process ended")
+                raise _lost("ended")
             data += part
         return data
+
+
+def _lost(why: str) -> ConnectionLost:
+    return ConnectionLost(f"the connection's process {why}", hint="try again: it connects anew")
 
 
 def _string(data: bytes) -> bytes:
