@@ -1,11 +1,16 @@
 #!/bin/sh
 # Persistence, auto-boost and application clocks of each GPU, in the order that AWS's guide gives ("Optimize GPU
-# settings"). Usage: PERSISTENCE=on AUTO_BOOST=off CLOCKS=2505,875 40-gpu-tuning.sh check|apply
-# Needs root. All of it is lost at a reboot, and the step sets it again. A GPU or driver that does not support
-# one of them says so, and goes without. Unset: left as it is. No GPU: nothing to tune.
+# settings"). Usage: PERSISTENCE=on AUTO_BOOST=off CLOCKS=2505,875 40-gpu-tuning.sh check|apply|tune
+# Needs root. A GPU or driver that does not support one of them says so, and goes without. Unset: left as it is.
+# No GPU: nothing to tune.
+#
+# All of it is lost at a reboot. So `apply` leaves a copy of this very script with its parameters where cloud-init
+# finds it at every boot, after the guard's, and that copy is called to `tune`.
 set -eu
 
 DONE=/run/cloudrun-gpu-tuning # of this boot
+HOOKS=/var/lib/cloud/scripts/per-boot
+HOOK=$HOOKS/cloudrun_gpu_tuning.sh # sorts behind cloudrun.sh
 
 fail() { echo "$*" >&2; exit 1; }
 
@@ -15,12 +20,21 @@ as_root() {
 
 wanted() { echo "${PERSISTENCE:-} ${AUTO_BOOST:-} ${CLOCKS:-}"; }
 
-check() {
-    command -v nvidia-smi >/dev/null || return 0
-    [ "$(cat "$DONE" 2>/dev/null)" = "$(wanted)" ]
+hook() {
+    echo "#!/bin/sh"
+    echo "PERSISTENCE=${PERSISTENCE:-} AUTO_BOOST=${AUTO_BOOST:-} CLOCKS=${CLOCKS:-}"
+    echo "PATH=\$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    echo "set -- tune"
+    cat "$0"
 }
 
-tune() { # what it is, then the words for nvidia-smi
+check() {
+    command -v nvidia-smi >/dev/null || return 0
+    [ "$(cat "$DONE" 2>/dev/null)" = "$(wanted)" ] || return 1
+    [ ! -d "$HOOKS" ] || hook | cmp -s - "$HOOK"
+}
+
+set_one() { # what it is, then the words for nvidia-smi
     what=$1
     shift
     for gpu in $gpus; do
@@ -32,19 +46,38 @@ tune() { # what it is, then the words for nvidia-smi
     done
 }
 
-apply() {
+tune() {
+    command -v nvidia-smi >/dev/null || return 0
     gpus=$(nvidia-smi --query-gpu=index --format=csv,noheader 2>&1) || fail "nvidia-smi says: $gpus"
-    case ${PERSISTENCE:-} in on) tune persistence -pm 1 ;; off) tune persistence -pm 0 ;; esac
+    case ${PERSISTENCE:-} in on) set_one persistence -pm 1 ;; off) set_one persistence -pm 0 ;; esac
     case ${AUTO_BOOST:-} in
-        on) tune auto-boost --auto-boost-default=1 ;;
-        off) tune auto-boost --auto-boost-default=0 ;;
+        on) set_one auto-boost --auto-boost-default=1 ;;
+        off) set_one auto-boost --auto-boost-default=0 ;;
     esac
-    [ -z "${CLOCKS:-}" ] || tune "application clocks" -ac "$CLOCKS"
+    [ -z "${CLOCKS:-}" ] || set_one "application clocks" -ac "$CLOCKS"
     wanted | as_root tee "$DONE" >/dev/null
+}
+
+# What a kill leaves of it has another name and is no program.
+leave_hook() {
+    if [ ! -d "$HOOKS" ]; then
+        echo "no cloud-init here: at the next boot the GPUs are as their driver has them" >&2
+        return
+    fi
+    hook | as_root tee "$HOOKS/cloudrun_gpu_tuning.new" >/dev/null
+    as_root chmod 755 "$HOOKS/cloudrun_gpu_tuning.new"
+    as_root mv -f "$HOOKS/cloudrun_gpu_tuning.new" "$HOOK"
+}
+
+apply() {
+    case $(wanted) in *[!a-z0-9,\ ]*) fail "no values for a GPU: $(wanted)" ;; esac # the hook is shell text
+    tune
+    leave_hook
 }
 
 case ${1:-} in
     check) check ;;
     apply) check || apply ;;
-    *) fail "usage: 40-gpu-tuning.sh check|apply" ;;
+    tune) tune ;;
+    *) fail "usage: 40-gpu-tuning.sh check|apply|tune" ;;
 esac

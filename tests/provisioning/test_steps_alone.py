@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from machine_help import Client, Rehearsal
+from machine_help import Client, Rehearsal, wait_for
 from provisioning_help import PINS, STACK, make_ready
 from step_help import Step
 
@@ -83,6 +83,28 @@ def test_each_gpu_is_tuned_and_one_that_cannot_is_left_as_it_is(k80: Client) -> 
     assert k80.run("cat /tmp/asked").splitlines() == asked  # the second time: nothing
     k80.run("sudo rm /run/cloudrun-gpu-tuning")  # as after a reboot
     assert not step.holds()
+
+
+def test_after_a_reboot_the_gpus_are_tuned_without_anyone(k80: Client) -> None:
+    put(k80, "/usr/local/bin/nvidia-smi", SMI)
+    step = Step(k80, "40-gpu-tuning", {"PERSISTENCE": "on", "CLOCKS": "2505,875"})
+    step.apply()
+    asked = k80.run("cat /tmp/asked; sudo rm /tmp/asked")
+    assert k80.run("ls /var/lib/cloud/scripts/per-boot") > "cloudrun.sh"  # the guard's comes first
+    k80.machine.power_off()
+    k80.machine.boot()
+    wait_for(step.holds)
+    assert k80.run("cat /tmp/asked") == asked
+    k80.run("echo '# of before' | sudo tee -a /var/lib/cloud/scripts/per-boot/cloudrun_gpu_tuning.sh")
+    assert not step.holds()
+    step.apply()
+
+
+def test_no_values_of_a_stack_become_shell_text_of_the_next_boot(k80: Client) -> None:
+    put(k80, "/usr/local/bin/nvidia-smi", SMI)
+    step = Step(k80, "40-gpu-tuning", {"CLOCKS": "1;id"})
+    assert "no values for a GPU" in step.run("apply").stderr.decode()
+    assert not k80.run("ls /var/lib/cloud/scripts/per-boot")
 
 
 def test_clocks_that_a_gpu_refuses_fail_with_its_words(k80: Client) -> None:
