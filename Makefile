@@ -9,7 +9,7 @@ PYTHONS := $(PYTHON) python3.11 python3.12 python3.13 python3.14 python3
 PYTEST_ARGS ?= --numprocesses 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint bench wheel constraints clean
+.PHONY: help demo test test-all lint bench wheel constraints locks clean
 
 help:
 	@echo "make demo         train the bundled job on this computer, over the whole road (a few minutes)"
@@ -19,6 +19,7 @@ help:
 	@echo "make bench        the figures of docs/performance.md, measured here (minutes)"
 	@echo "make wheel        the installable package, in dist/"
 	@echo "make constraints  write constraints.txt from what .venv holds"
+	@echo "make locks        write the locks of the stacks in images/ (needs a Python of each stack's version)"
 	@echo "make clean        remove .venv and everything that was built"
 
 # The machine is made for this one run and ended with it; run, outputs and ledger line stay in
@@ -62,6 +63,15 @@ constraints: $(READY)
 	  $(BIN)/python -m pip freeze --exclude cloudrun --exclude-editable | sed 's/+.*//'; } > constraints.new
 	mv constraints.new constraints.txt
 	touch $(READY)
+
+# The Pythons that the stacks are for, by the names they have on this computer: make locks PYTHON310=/path/to/it
+PYTHON310 ?= python3.10
+PYTHON312 ?= python3.12
+locks: $(READY)
+	$(BIN)/python -m cloudrun.cli.stack_lock images/cpu-torch.toml $(PYTHON310)
+	$(BIN)/python -m cloudrun.cli.stack_lock images/cuda11-torch.toml $(PYTHON310)
+	$(BIN)/python -m cloudrun.cli.stack_lock images/cuda12-torch.toml $(PYTHON312)
+	$(BIN)/python -m cloudrun.cli.stack_lock images/cuda13-torch.toml $(PYTHON312)
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -136,6 +136,10 @@ def _parameters(stack: Stack, settings: Settings) -> Mapping[str, Mapping[str, s
     tuning = dict(stack.tuning)
     frameworks = [name for name, _ in stack.frameworks]
     asked = next((name for name in ASKED if name in frameworks), "")
+    # What is taken as it is found has its own idea of what it stands on.
+    lock = () if as_found else stack.lock
+    pins = [(name, version) for name, version, _hexes in lock] or [*stack.frameworks, *stack.pip]
+    hashes = [(name, hexes) for name, _version, hexes in lock] or stack.sha256
     return {
         "12-nvidia-repository": {
             "REPOSITORIES": " ".join(stack.repositories),
@@ -145,11 +149,9 @@ def _parameters(stack: Stack, settings: Settings) -> Mapping[str, Mapping[str, s
         PACKAGES: {"PACKAGES": " ".join(f"{name}={version}" for name, version in stack.packages)},
         "16-python": {"PYTHON": "" if as_found else stack.python},
         FRAMEWORKS: {
-            "FRAMEWORKS": " ".join(
-                f"{name}=={pin}" if pin else name for name, pin in (*stack.frameworks, *stack.pip)
-            ),
+            "FRAMEWORKS": " ".join(f"{name}=={pin}" if pin else name for name, pin in pins),
             "WHEELS": " ".join(f"{name}={mirrored(url, settings)}" for name, url in stack.wheels),
-            "HASHES": "" if as_found else " ".join(f"{name}={hexes}" for name, hexes in stack.sha256),
+            "HASHES": "" if as_found else " ".join(f"{name}={hexes}" for name, hexes in hashes),
             "PIP_INDEX": settings.pip_index_url,
             "AS_FOUND": "1" if as_found else "",
         },

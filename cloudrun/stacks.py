@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from cloudrun import assets
 from cloudrun.errors import NotFound
 from cloudrun.models import Stack
+from cloudrun.stacks_lock import ANEW, Locked, plain_name, read_lock
 from cloudrun.tomlfile import mistake, read_toml
 from cloudrun.words import nearest
 
@@ -36,6 +37,7 @@ _Section = Annotated[str, Field(pattern=r"^[a-z_0-9]+\.[A-Za-z_0-9.]+$", max_len
 _Wheel = Annotated[str, Field(pattern=r"^https://[A-Za-z0-9.:-]+/[A-Za-z0-9./%+_-]+\.whl$", max_length=500)]
 # Several where the index has a file for each system.
 _Hashes = Annotated[str, Field(pattern=r"^[0-9a-f]{64}(,[0-9a-f]{64})*$", max_length=1000)]
+_File = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.lock$", max_length=100)]
 _Repository = Annotated[str, Field(pattern=r"^[A-Za-z0-9][^\x00-\x1f\x7f]*$", max_length=500)]
 
 
@@ -59,6 +61,7 @@ class _StackFile(BaseModel):
     pip: dict[_Name, _Pin] = {}
     wheels: dict[_Name, _Wheel] = {}
     sha256: dict[_Name, _Hashes] = {}
+    lock: _File | None = None
     theanorc: dict[_Section, _Value] = {}
     env: dict[_Variable, _Value] = {}
     tuning: dict[_Name, _Value] = {}
@@ -73,6 +76,8 @@ class _StackFile(BaseModel):
         installed = {*self.frameworks, *self.pip}
         if self.sha256 and (bare := sorted(installed - set(self.sha256))):
             raise ValueError(f"[sha256] has none of {bare[0]}: pip asks for all or for none")
+        if self.sha256 and self.lock:
+            raise ValueError("lock has every sha256 already: take [sha256] away")
         return self
 
 
@@ -93,6 +98,12 @@ def load_stack(name_or_path: str) -> Stack:
 def list_stacks() -> list[Stack]:
     """The stacks that come with cloudrun, by name."""
     return [_read(assets.images_dir() / f"{name}.toml") for name in _names()]
+
+
+def load_unlocked(path: Path) -> tuple[Stack, Path]:
+    """The stack of that file without its lock, and where that belongs. Raises JobError for a bad file."""
+    parsed, _text = _parse(path)
+    return _stack(path.stem, parsed, ()), path.parent / (parsed.lock or f"{path.stem}.lock")
 
 
 def stack_hash(stack: Stack) -> str:
@@ -120,9 +131,14 @@ def _names() -> list[str]:
 
 @cache
 def _read(path: Path) -> Stack:
+    parsed, text = _parse(path)
+    return _stack(path.stem, parsed, _locked(path, parsed, text) if parsed.lock else ())
+
+
+def _parse(path: Path) -> tuple[_StackFile, str]:
     data, text = read_toml(path)
     try:
-        parsed = _StackFile.model_validate(data)
+        return _StackFile.model_validate(data), text
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         hint = (
@@ -131,8 +147,24 @@ def _read(path: Path) -> Stack:
             else ""
         )
         raise mistake(path, text, first["loc"], str(first["msg"]).lower(), hint=hint) from error
+
+
+def _locked(path: Path, parsed: _StackFile, text: str) -> tuple[Locked, ...]:
+    """Its lock, which has all that the stack pins, under the names that the stack gives them."""
+    found = {plain_name(locked[0]): locked for locked in read_lock(path.parent / str(parsed.lock))}
+    for table, pins in (("frameworks", parsed.frameworks), ("pip", parsed.pip)):
+        for name, pin in pins.items():
+            _, version, hexes = found.get(plain_name(name), (name, "", ""))
+            if not version or pin not in ("", version):
+                reason = f"{parsed.lock} has {version}" if version else f"{parsed.lock} does not have it"
+                raise mistake(path, text, (table, name), reason, hint=ANEW)
+            found[plain_name(name)] = (name, version, hexes)
+    return tuple(found.values())
+
+
+def _stack(name: str, parsed: _StackFile, lock: tuple[Locked, ...]) -> Stack:
     return Stack(
-        name=path.stem,
+        name=name,
         description=parsed.description,
         python=parsed.python,
         cuda=parsed.cuda,
@@ -151,6 +183,7 @@ def _read(path: Path) -> Stack:
         pip=tuple(parsed.pip.items()),
         wheels=tuple(parsed.wheels.items()),
         sha256=tuple(parsed.sha256.items()),
+        lock=lock,
         theanorc=tuple(parsed.theanorc.items()),
         env=tuple(parsed.env.items()),
         tuning=tuple(parsed.tuning.items()),

@@ -175,11 +175,18 @@ def _show_lines(client: Client, stack: Stack) -> list[str]:
             for name in tables
             for first, (key, value) in ((i == 0, pair) for i, pair in enumerate(getattr(stack, name)))
         ),
+        *_lock_lines(stack),
         *(field(label, ", ".join(names)) for label, names in lists if names),
         field("hash", _hash(stack)),
         field("source", visible_lines(stack.source).replace("\n", " ").strip()),
     ]
     return [*lines, *(field("fault", str(fault)) for fault in client.stack_faults(stack))]
+
+
+def _lock_lines(stack: Stack) -> list[str]:
+    """Versions alone: nobody reads two dozen hashes."""
+    pins = ", ".join(f"{name} {version}" for name, version, _hexes in stack.lock)
+    return [field("lock", f"{len(stack.lock)} packages, each by its sha256: {pins}")] if pins else []
 
 
 def _hash(stack: Stack) -> str:
@@ -194,6 +201,7 @@ def _stack_shape(client: Client, stack: Stack) -> dict[str, Any]:
     return {
         **asdict(stack),
         **{name: dict(getattr(stack, name)) for name in tables},
+        "lock": {name: {"version": version, "sha256": hexes} for name, version, hexes in stack.lock},
         "hash": _hash(stack),
         "drives": drives,
         "faults": [asdict(fault) for fault in client.stack_faults(stack)],

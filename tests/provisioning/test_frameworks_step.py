@@ -42,6 +42,22 @@ def test_what_has_no_hash_is_not_taken_beside_one_that_has(k80: Client, packages
     assert not k80.shell().run(INSTALLED, check=False)
 
 
+def test_a_lock_is_installed_to_the_letter_or_not_at_all(k80: Client, packages: PackageServer) -> None:
+    """Lasagne, which no table of the stack names, as what Theano stands on."""
+    lasagne = hashlib.sha256(make_wheel("lasagne", "0.1")[1]).hexdigest()
+    locked = replace(
+        ALONE, wheels=(("lasagne", WHEEL),), lock=(("lasagne", "0.1", lasagne), ("theano", "0.9.0", OTHER))
+    )
+    with pytest.raises(StepFailed, match="20-frameworks failed"):
+        make_ready(k80, packages, locked, frameworks=PINNED)
+    assert not k80.shell().run("python3 -c 'import lasagne'", check=False)
+
+    right = replace(locked, lock=(locked.lock[0], ("theano", "0.9.0", f"{OTHER},{THEANO}")))
+    make_ready(k80, packages, right, frameworks=PINNED)
+    assert k80.run(INSTALLED).strip() == "0.9.0"
+    assert k80.run("python3 -c 'import lasagne; print(lasagne.__version__)'") == "0.1"
+
+
 def test_a_wheel_that_no_index_has_comes_from_its_server(k80: Client, packages: PackageServer) -> None:
     content = make_wheel("lasagne", "0.1")[1]
     wheel = hashlib.sha256(content).hexdigest()
