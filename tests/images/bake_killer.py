@@ -19,6 +19,7 @@ from cloudrun.config import load_settings
 from cloudrun.models import Market
 
 CALLS = {"launched": "launch", "asked": "create_image", "waiting": "describe_image"}  # of the provider
+REGIONS = {"p2.xlarge": ("us-east-1", "us-west-2")}  # where the tests look for what it left
 STEPS = {"cleaned": "_clean", "made": "_await"}  # of the bake
 
 
@@ -26,7 +27,7 @@ def main(stack: str, kind: str, point: str, hours: str = "") -> None:
     if hours:
         images_bake.MAX_HOURS = float(hours)
     client = Client(load_settings())
-    plan = client.plan_bake(stack, type=kind, market=Market.SPOT)
+    plan = client.plan_bake(stack, type=kind, market=Market.SPOT, regions=REGIONS.get(kind, ()))
     provider = client.provider(plan.candidates[0].provider)
     if point in CALLS:
         setattr(provider, CALLS[point], _then_die(getattr(provider, CALLS[point])))

@@ -73,7 +73,7 @@ def test_the_next_bake_lets_go_what_a_killed_one_left(
     wait_for(lambda: cloud.live() == [])
     wait_for(lambda: all(each.image.state is not ImageState.PENDING for each in client.own_images()))
     ready = [each.image for each in client.own_images() if each.image.state is ImageState.AVAILABLE]
-    assert len(ready) == (point == "made")
+    assert len(ready) in {"made": (1,), "asked": (0, 1), "waiting": (0, 1)}.get(point, (0,))
     assert [line.what for line in client.store.list_charges(open_only=True)] == [SNAPSHOT] * len(ready)
     assert [item for item in client.audit(provider="azure") if item.problem] == []
     if ready:
