@@ -13,7 +13,6 @@ from cloudrun.sim.azure.store import Resource, World
 from cloudrun.sim.azure.supply import Supply, market_of
 from cloudrun.sim.azure.wire import ApiError, Body
 
-CUSTOM_DATA_LETTERS = 87_380  # base64 of 65,535 bytes (REST reference, osProfile.customData)
 INTERFACES = "Microsoft.Network/networkInterfaces"
 RESERVED_NAMES = ("admin", "administrator", "root", "guest", "user", "test", "console", "sys")  # some of them
 
@@ -199,14 +198,6 @@ def _check_profile(properties: Body, image: PlatformImage | KeptDisk | None) -> 
             "The Admin Username specified is not allowed.",
             400,
             target="adminUsername",
-        )
-    if len(profile.get("customData", "")) > CUSTOM_DATA_LETTERS:
-        raise ApiError(
-            "InvalidParameter",
-            "Custom data in OSProfile must be in Base64 encoding and with a maximum length of 87380 "
-            "characters.",
-            400,
-            target="customData",
         )
     if not image.windows:
         _check_keys(profile, user)
