@@ -1,11 +1,13 @@
-"""A double's server, on a thread of its own."""
+"""What every double is while it is started: a server on a thread of its own."""
 
 from __future__ import annotations
 
 from threading import Thread
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 SHUTDOWN_POLL_S = 0.05  # how often the server looks whether it should end
+
+Part = TypeVar("Part")
 
 
 class Server(Protocol):
@@ -32,3 +34,10 @@ class Serving:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
+
+
+def started(part: Part | None) -> Part:
+    """A part that start() makes. Raises ValueError before."""
+    if part is None:
+        raise ValueError("the double is not started")
+    return part

@@ -19,7 +19,7 @@ from cloudrun.sim.aws.spot import Spot
 from cloudrun.sim.aws.world import Delays, World
 from cloudrun.sim.control import Control
 from cloudrun.sim.faults import EVERY_CALL
-from cloudrun.sim.serving import Serving
+from cloudrun.sim.serving import Serving, started
 
 if TYPE_CHECKING:
     from cloudrun.sim.machine import MachineHost
@@ -202,19 +202,13 @@ class AwsDouble:
             raise ValueError(f"no instance type {type!r}")
 
     def _running(self) -> World:
-        if self._world is None:
-            raise ValueError("the double is not started")
-        return self._world
+        return started(self._world)
 
     def _spotter(self) -> Spot:
-        if self._spot is None:
-            raise ValueError("the double is not started")
-        return self._spot
+        return started(self._spot)
 
     def _application(self) -> App:
-        if self._app is None:
-            raise ValueError("the double is not started")
-        return self._app
+        return started(self._app)
 
 
 class _QuietHandler(WSGIRequestHandler):

@@ -21,7 +21,7 @@ from cloudrun.sim.azure.store import SUBSCRIPTION, Delays, World
 from cloudrun.sim.azure.tls import CA_FILE, HttpsServer
 from cloudrun.sim.control import Control
 from cloudrun.sim.faults import EVERY_CALL
-from cloudrun.sim.serving import Serving
+from cloudrun.sim.serving import Serving, started
 
 if TYPE_CHECKING:
     from cloudrun.sim.machine import MachineHost
@@ -210,16 +210,10 @@ class AzureDouble:
         )
 
     def _running(self) -> World:
-        if self._world is None:
-            raise ValueError("the double is not started")
-        return self._world
+        return started(self._world)
 
     def _computer(self) -> Compute:
-        if self._compute is None:
-            raise ValueError("the double is not started")
-        return self._compute
+        return started(self._compute)
 
     def _application(self) -> App:
-        if self._app is None:
-            raise ValueError("the double is not started")
-        return self._app
+        return started(self._app)
