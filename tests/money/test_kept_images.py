@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from bill_files import AZURE, CUR, azure_row, cur_row, write_csv
 from commandline import Cli
-from money_samples import START
+from money_samples import START, a_charge
 
 from cloudrun import images_charged
 from cloudrun.billing import stored_seconds
@@ -51,6 +51,8 @@ def test_it_is_billed_by_the_gb_month_at_aws_by_hours_begun() -> None:
     assert stored_seconds("azure", START, START + timedelta(seconds=1)) == 1
     for provider in ("aws", "azure"):
         assert cost_usd(a_line(provider), now=START + 730 * HOUR) == MONTH
+        begun = cost_usd(a_line(provider), now=START + 729 * HOUR + timedelta(seconds=1))
+        assert (begun == MONTH) == (provider == "aws")
     assert cost_usd(a_line("floydhub"), now=START + HOUR) is None
 
 
@@ -126,6 +128,7 @@ def test_the_status_line_and_the_month_know_it(cli: Cli, client: Client, store: 
     at = datetime.now(UTC) - 2 * HOUR
     store.add_charges([replace(a_line(at=at), quantity=Decimal(7300)), a_line(name="gone", at=at)])
     store.close_charge(2, at + HOUR)
+    store.add_charge(a_charge(what="disk", unit="GB-month", closed_at=None, opened_at=at))
     assert "1 image kept, 0.50 USD an hour; spent" in cli("status").err
     client.set_budget(Decimal(1000))
     (standing,) = client.budgets()
