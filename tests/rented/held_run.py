@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from pathlib import Path
 from rented_help import TYPE, last_epoch, wait_for
 
 from cloudrun.client import Client
-from cloudrun.models import Market, Run
+from cloudrun.models import Market, Plan, Run
 
 EPOCHS, HELD_AT = 12, 5
 SCRIPT = f"""\
@@ -37,7 +37,7 @@ JOB = 'name = "held"\ncommand = ["python3", "job.py"]\nstack = "none"\nresume = 
 
 @dataclass(frozen=True)
 class Held:
-    """Such a run, as it is at that epoch; `ended` waits for its end."""
+    """A run that stands still; `ended` waits for its end."""
 
     run: Run
     _walk: Future[Run]
@@ -48,15 +48,23 @@ class Held:
 
 @contextmanager
 def held(client: Client, folder: Path, *, type: str = TYPE, **asked: object) -> Iterator[Held]:
-    """Walked by a thread of this process, which takes a fifth of the processor that a supervisor takes."""
+    """One that is at that epoch."""
     (folder / "held").mkdir()
     (folder / "held" / "job.toml").write_text(JOB)
     (folder / "held" / "job.py").write_text(SCRIPT)
     plan = client.plan(folder / "held", type=type, market=Market.SPOT, **asked)  # type: ignore[arg-type]
+    with walked(client, plan, lambda: last_epoch(client, "last") == HELD_AT) as begun:
+        yield begun
+
+
+@contextmanager
+def walked(client: Client, plan: Plan, there: Callable[[], bool]) -> Iterator[Held]:
+    """A run of that plan that is `there`, where it stands still until its machine is taken. It is walked by a
+    thread of this process, which takes a fifth of the processor's time that a supervisor takes."""
     with ThreadPoolExecutor(1) as walker:
         walk = walker.submit(client.submit, plan)
         try:
-            wait_for(lambda: walk.done() or (client.runs() and last_epoch(client, "last") == HELD_AT))
+            wait_for(lambda: walk.done() or (client.runs() and there()))
             assert not walk.done(), walk.result()
             yield Held(client.run("last"), walk)
         except BaseException:

@@ -17,6 +17,8 @@ import boto3
 import pytest
 from azure.core.exceptions import ResourceExistsError
 from azure.storage.blob import BlobServiceClient
+from exhaustive import exhaustive
+from held_run import walked
 from rented_help import AZURE_TYPE, ONE_TIME, TYPE, RentedCloud, wait_for
 
 from cloudrun.bucket import open_bucket
@@ -27,7 +29,7 @@ from cloudrun.datasets_bucket import PACKS
 from cloudrun.errors import Refused
 from cloudrun.events import Event, Note, Progress
 from cloudrun.keptdata import objects_dir
-from cloudrun.models import Market, Outcome, Run, RunState
+from cloudrun.models import Market, Outcome, Plan, Run, RunState
 
 BUCKET = "kept-data"
 HORSES = {"brown/a.png": b"brown horse", "white/ü.png": b"white horse", "empty": b""}
@@ -85,12 +87,13 @@ def seen_by(client: Client, run: Run) -> list[dict[str, str]]:
     return found
 
 
-def waiting(client: Client, job: Path) -> Run:
-    """A run on a spot machine of its own that has read its data and waits to be stopped."""
-    plan = client.plan(job, type=TYPE, market=Market.SPOT, options=ONE_TIME, args=["--wait"], data=["horses"])
-    run = client.submit(plan, detach=True)
-    wait_for(lambda: b"read" in b"".join(client.logs(run.id)))
-    return client.run(run.id)
+def waits(client: Client, job: Path) -> Plan:
+    """On a spot machine of its own the run reads its data and waits to be stopped."""
+    return client.plan(job, type=TYPE, market=Market.SPOT, options=ONE_TIME, args=["--wait"], data=["horses"])
+
+
+def has_read(client: Client) -> bool:
+    return b"read" in b"".join(client.logs("last"))
 
 
 def pushed(sent: dict[str, int]) -> Callable[[Event], None]:
@@ -103,7 +106,7 @@ def pushed(sent: dict[str, int]) -> Callable[[Event], None]:
     return watch
 
 
-@pytest.mark.parametrize("type", [TYPE, AZURE_TYPE])
+@pytest.mark.parametrize("type", [TYPE, *exhaustive(AZURE_TYPE)])
 def test_a_rented_machine_is_given_its_data(
     client: Client, cloud: RentedCloud, job: Path, horses: str, type: str
 ) -> None:
@@ -116,11 +119,11 @@ def test_a_rented_machine_is_given_its_data(
 def test_after_a_preemption_the_next_machine_gets_the_same_version(
     client: Client, cloud: RentedCloud, job: Path, horses: str, tmp_path: Path
 ) -> None:
-    run = waiting(client, job)
-    (tmp_path / "images" / "new").write_bytes(b"of a version that this run was not given")
-    client.upload_data(tmp_path / "images", name="horses")
-    cloud.preempt(client.machine(run.machine).id, notice_s=30)
-    run = client.attach(run.id)
+    with walked(client, waits(client, job), lambda: has_read(client)) as begun:
+        (tmp_path / "images" / "new").write_bytes(b"of a version that this run was not given")
+        client.upload_data(tmp_path / "images", name="horses")
+        cloud.preempt(client.machine(begun.run.machine).id, notice_s=30)
+        run = begun.ended()
     assert run.state is RunState.SUCCEEDED, run.message
     first, second = client.attempts(run.id)
     assert (first.outcome, second.outcome) == (Outcome.PREEMPTED, Outcome.SUCCEEDED)
@@ -150,7 +153,9 @@ def test_to_a_machine_that_stays_nothing_travels_twice_and_a_killed_upload_goes_
 def test_a_run_whose_store_is_lost_keeps_its_data(
     client: Client, cloud: RentedCloud, job: Path, horses: str
 ) -> None:
-    run = waiting(client, job)
+    run = client.submit(waits(client, job), detach=True)
+    wait_for(lambda: has_read(client))
+    run = client.run(run.id)
     assert run.supervisor_pid is not None
     os.kill(run.supervisor_pid, signal.SIGKILL)
     wait_for(lambda: not client.files(run.id).walked())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import venv
 import zipfile
@@ -28,10 +29,18 @@ def make_wheel(folder: Path, version: str) -> None:
             wheel.writestr(name, text)
 
 
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Python with nothing but pip, to be copied: making one takes seconds."""
+    folder = tmp_path_factory.mktemp("python")
+    venv.create(folder, with_pip=True)
+    return folder
+
+
 @pytest.fixture
-def machine(tmp_path: Path) -> dict[str, str]:
+def machine(tmp_path: Path, python: Path) -> dict[str, str]:
     """The environment of a machine with a python3 of its own and an index of two versions of one package."""
-    venv.create(tmp_path / "python", with_pip=True)
+    shutil.copytree(python, tmp_path / "python", symlinks=True)
     wheels = tmp_path / "wheels"
     wheels.mkdir()
     for version in ("1.0", "2.0"):
