@@ -26,8 +26,9 @@ def image(aws: Account, image_id: str) -> dict[str, object]:
 def test_an_image_becomes_available_and_has_the_size_of_the_disk(aws: Account) -> None:
     disk = {"DeviceName": "/dev/sda1", "Ebs": {"VolumeSize": 33}}
     one = aws.running(BlockDeviceMappings=[disk])
-    made = aws.ec2.create_image(InstanceId=one, Name="kept one", TagSpecifications=TAGS)["ImageId"]
-    assert image(aws, made)["State"] == "pending"
+    with aws.double._running().instances[one].machine_lock:  # its disk is not read yet
+        made = aws.ec2.create_image(InstanceId=one, Name="kept one", TagSpecifications=TAGS)["ImageId"]
+        assert image(aws, made)["State"] == "pending"
     until(lambda: image(aws, made)["State"] == "available", "the image")
     assert aws.state(one) == "running"  # started again
     [mapping] = image(aws, made)["BlockDeviceMappings"]  # type: ignore[misc]
