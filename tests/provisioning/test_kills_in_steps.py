@@ -118,6 +118,20 @@ def test_environment(k80: Client) -> None:
     assert kills == 3  # file, its mode, its rename
 
 
+def test_gpu_tuning(k80: Client) -> None:
+    put = "sudo tee /usr/local/bin/nvidia-smi >/dev/null && sudo chmod 755 /usr/local/bin/nvidia-smi"
+    k80.shell().run(put, input=b"#!/bin/sh\ncase $* in *index*) echo 0 ;; esac\n")
+    step = Step(k80, "40-gpu-tuning", {"PERSISTENCE": "on"})
+    hook = "/var/lib/cloud/scripts/per-boot/cloudrun_gpu_tuning.sh"
+    kills = 0
+    for _ in step.killed_before_each_change(f"sudo rm -f /run/cloudrun-gpu-tuning {hook}"):
+        kills += 1
+        assert not step.holds()
+        step.apply()
+        assert k80.run("ls /var/lib/cloud/scripts/per-boot") == "cloudrun_gpu_tuning.sh"
+    assert kills == 5  # the GPU, the mark of this boot, the hook, its mode, its rename
+
+
 def test_a_line_that_is_cut_under_a_step_is_taken_up_again(k80: Client, packages: PackageServer) -> None:
     """The SSH server of the session dies while dpkg is at work."""
     cut = """#!/bin/sh
