@@ -8,6 +8,7 @@ from decimal import Decimal
 
 import pytest
 from flaky import FlakyProvider, offer, with_provider
+from waiting import until
 
 from cloudrun import supervise
 from cloudrun.client import Client
@@ -31,7 +32,7 @@ COUNTS = """
         beside.replace(kept)
         (out / "metrics.jsonl").write_text("".join(json.dumps(line) + "\\n" for line in lines))
         print("step", step)
-        time.sleep(0.4)
+        time.sleep(60 if step == 3 and not resume else 0.05)  # there the first machine is taken
 """
 
 
@@ -80,7 +81,9 @@ def test_a_preempted_run_goes_on_elsewhere_from_its_checkpoint(client: Client, m
             return
         seen.append(event.data)
         if b"step 3" in b"".join(seen) and not flaky.taken:
-            flaky.take(client.machine(client.run("last").machine))
+            run = client.run("last")
+            until((client.files(run.id).checkpoint / "state.json").exists, bool)
+            flaky.take(client.machine(run.machine))
 
     ctx = replace(with_provider(client.context(), flaky), on_event=preempt_once)
     plan = spot_plan(client, make_job(COUNTS, resume=True), ("moon-1a", "0.1"), ("moon-1b", "0.2"))
