@@ -85,9 +85,9 @@ def test_only_the_steps_that_do_not_hold_are_reapplied(client: Client, k80: Mach
 
     after = client.examine("k80", mend=True, on_event=note)
     assert {finding.check for finding in after if finding.mended} == {"holds", "30-theanorc"}
+    assert [finding for finding in after if not finding.ok] == []
     assert told[0] == "k80: reapplies 14-packages, 30-theanorc, and looks again"
     assert [line.split()[1] for line in told[1:]] == ["14-packages", "30-theanorc"]
-    assert wrong(client) == {}
     assert "mine = 1" in run(client, "cat ~/.theanorc")
     assert "cuda-8-0" in run(client, "apt-mark showhold").split()
 
@@ -101,7 +101,6 @@ def test_a_framework_of_another_version_is_found(client: Client, k80: Machine) -
     assert found["versions"].detail == f"theano {newer('0.9.0')}, not 0.9.0"
     assert found["versions"].steps == ("20-frameworks",)
     run(client, f"{pip} --no-deps theano==0.9.0")
-    assert wrong(client) == {}
 
 
 def test_a_system_that_upgrades_itself_is_found(client: Client, k80: Machine) -> None:
@@ -122,7 +121,6 @@ def test_a_disk_that_is_nearly_full_says_by_what(client: Client, k80: Machine) -
     assert "cloudrun machines resize-disk k80 20" in found.hint
     assert "cloudrun clean --on k80" in found.hint
     run(client, "rm -r ~/work")
-    assert wrong(client) == {}
 
 
 @pytest.mark.parametrize(("off", "severity"), [("+20s", Severity.WARNING), ("-1h", Severity.WRONG)])
@@ -133,7 +131,6 @@ def test_a_clock_that_is_off(client: Client, k80: Machine, off: str, severity: S
     assert (found.severity, "fast" in found.detail) == (severity, off.startswith("+"))
     assert "timedatectl set-ntp" in found.hint
     run(client, "sudo rm /usr/local/bin/date")
-    assert wrong(client) == {}
 
 
 def test_a_machine_is_healthy_after_it_was_off(client: Client, k80: Machine) -> None:

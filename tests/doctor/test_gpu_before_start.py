@@ -36,9 +36,7 @@ def test_the_look_rides_on_a_command_that_is_sent_anyway(client: Client, k80: Ma
     assert commands.count("true") == 1  # the knock before the outputs are pulled
 
 
-def test_a_job_without_its_gpu_fails_before_anything_is_sent(
-    client: Client, k80: Machine, driver: None
-) -> None:
+def test_a_job_without_its_gpu_fails_before_anything_is_sent(client: Client, k80: Machine) -> None:
     lose_driver(client)
     commands: list[str] = []
     with pytest.raises(MachineError, match=r"k80 sees no GPU.*the driver is not loaded") as failed:
@@ -76,7 +74,7 @@ def test_what_is_asked_of_whom(client: Client, k80: Machine) -> None:
     assert look_command(replace(k80, versions=()), gpu) == "true"  # it never had one
 
 
-def test_a_driver_that_hangs_stops_no_job(client: Client, k80: Machine, driver: None) -> None:
+def test_a_driver_that_hangs_stops_no_job(client: Client, k80: Machine) -> None:
     """The look as it is, with less patience."""
     run(client, "sudo mv /usr/bin/nvidia-smi /usr/bin/nvidia-smi.kept")
     run(client, "printf '#!/bin/sh\\nexec sleep 60\\n' | sudo tee /usr/bin/nvidia-smi")
