@@ -61,9 +61,9 @@ def list_outputs(run: str, as_json: bool) -> None:
     elif files:
         render.table(COLUMNS, rows)
     total = sum(file.size for file in files)
-    render.say(
-        f"{plural(len(files), 'file')}, {size(total)}, in {home_relative(str(client.files(run).outputs))}"
-    )
+    at_home = not files or any("home" in places for places in where.values())
+    place = home_relative(str(client.files(run).outputs)) if at_home else client.outputs_place(run)
+    render.say(f"{plural(len(files), 'file')}, {size(total)}, in {place}")
 
 
 @click.command(

@@ -69,30 +69,19 @@ def test_outputs_go_home_and_to_the_bucket(client: Client, job: Path, case: Case
     assert [each["where"] for each in json.loads(listed.stdout)] == [["home", "bucket"]] * 2
 
 
-def test_what_left_home_comes_back_from_the_bucket(client: Client, job: Path, case: Case) -> None:
-    run = walked(client, job, case)
-    shutil.rmtree(client.files(run.id).outputs)
-    assert client.outputs(run.id) == []
-    listed = CliRunner().invoke(cli, ["outputs", "list", run.id, "--json"])
-    assert [each["where"] for each in json.loads(listed.stdout)] == [["bucket"]] * 2
-    got = CliRunner().invoke(cli, ["outputs", "get", run.id, "sub/result.txt", "--to", "-"])
-    assert got.stdout == "42"
-    assert [file.path for file in client.outputs(run.id)] == ["sub/result.txt"]
-    assert CliRunner().invoke(cli, ["outputs", "pull", run.id]).exit_code == 0
-    assert [file.path for file in client.outputs(run.id)] == ["metrics.jsonl", "sub/result.txt"]
-
-
-def test_what_was_cleaned_away_at_home_is_still_found_in_the_bucket(
-    client: Client, job: Path, case: Case
-) -> None:
+def test_what_was_cleaned_away_at_home_is_found_in_the_bucket(client: Client, job: Path, case: Case) -> None:
     run = walked(client, job, case)
     assert bucket_items(client.settings, on_event=ignore) == []
     client.clean(client.plan_cleanup(Choice()))
-    assert not client.files(run.id).record.exists()
-    listed = CliRunner().invoke(cli, ["outputs", "list", run.id, "--json"])
-    assert [each["where"] for each in json.loads(listed.stdout)] == [["bucket"]] * 2
+    assert not client.files(run.id).folder.exists()
     [shown] = bucket_items(client.settings, on_event=ignore)
     assert (shown.run, shown.used_by, shown.remark) == (run.id, case.address, "its run was cleaned away here")
+    listed = CliRunner().invoke(cli, ["outputs", "list", run.id, "--json"])
+    assert [each["where"] for each in json.loads(listed.stdout)] == [["bucket"]] * 2
+    assert f"2 files, 4 B, in {case.address}" in CliRunner().invoke(cli, ["outputs", "list", run.id]).output
+    got = CliRunner().invoke(cli, ["outputs", "get", run.id, "sub/result.txt", "--to", "-"])
+    assert got.stdout == "42"
+    assert [file.path for file in client.outputs(run.id)] == ["sub/result.txt"]
     assert CliRunner().invoke(cli, ["outputs", "pull", run.id]).exit_code == 0
     assert [file.path for file in client.outputs(run.id)] == ["metrics.jsonl", "sub/result.txt"]
     found = client.plan_bucket_cleanup(Choice())

@@ -9,23 +9,35 @@ import io
 import json
 import os
 import signal
+import sys
 import tarfile
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "clean"))  # for its homes
+
 from bucket_cases import Case
+from clean_home import Home
 from exhaustive import exhaustive
 from localmachine import LocalShell, pids_of, start_script, wait_for
 from resuming import boot, go, log_of, power_off, start_job
 
-from cloudrun import outbox
+from cloudrun import carry, outbox
+from cloudrun.attempts import Order
+from cloudrun.client import Client
+from cloudrun.config import Settings
 from cloudrun.errors import TransferFailed
+from cloudrun.events import Event, Note
 from cloudrun.guard import policy
 from cloudrun.models import Guard
 from cloudrun.outputs import list_folder
 from cloudrun.remote import agentlink, process
+from cloudrun.runfiles import RunFiles
+from cloudrun.stacks import load_stack
 
 RUN = "aaaa2222"
 KEY = f"{RUN}.1"
@@ -293,6 +305,24 @@ def test_what_has_no_room_is_named(machine: LocalShell, case: Case, tmp_path: Pa
     assert letter
     assert letter.skipped == ("a-big-one",)
     assert b"checkpoint/last.bin" in contents(tmp_path / "home" / "outputs")
+
+
+@one_bucket
+def test_home_says_until_when_a_machine_could_store(case: Case, settings: Settings) -> None:
+    home = Home(settings.home)
+    run = home.add("aaaa")
+    order = Order(load_stack("none"), (), outputs_to=case.address)
+    attempt = replace(home.store.list_attempts("aaaa")[0], started_at=now())
+    said: list[Event] = []
+    context = Client(settings).context(on_event=said.append)
+    for until in (now() + timedelta(hours=1), datetime(2026, 1, 2, 3, 4, tzinfo=UTC)):
+        RunFiles(settings, "aaaa").note_outbox(1, until)
+        assert carry.take_outbox(context, run, attempt, order) is None
+    [note] = [each.message for each in said if isinstance(each, Note)]
+    assert note.endswith(
+        f"left nothing in {case.address}: its addresses there lived until 2026-01-02 03:04 UTC"
+    )
+    home.store.close()
 
 
 def test_addresses_that_have_run_out_are_given_up(machine: LocalShell, case: Case) -> None:
