@@ -21,10 +21,10 @@ def read_summary(outputs: Path) -> dict[str, object]:
 
 
 def stop_at(start_of_line: str, process: WarmJob) -> str:
-    """Send SIGTERM when the job says that; it has to leave with 75 in half a minute. What it said after."""
+    """Send SIGTERM when the job says that; it has to leave with 75. What it said after."""
     assert any(line.startswith(start_of_line) for line in process.stdout)
     process.send_signal(signal.SIGTERM)
-    said, _ = process.communicate(timeout=30)
+    said, _ = process.communicate(timeout=100)
     assert process.returncode == 75, said
     assert "resume me" in said
     return said

@@ -58,7 +58,7 @@ def test_two_processes_are_stopped_at_one_step_and_resume_exactly(
     process = start_job(*PAIR, outputs="first")
     assert any(line.startswith("epoch 1/2") for line in process.stdout)
     process.send_signal(signal.SIGTERM)
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=100)
     assert process.returncode == 75, said
     places = re.findall(r"saved in epoch 2 after (\d+) of", said)
     assert len(places) == 2, said

@@ -82,7 +82,7 @@ def test_stopped_before_the_first_step_exits_75(start_job: StartJob, tmp_path: P
     outputs = tmp_path / "outputs"  # made before the data
     until(lambda: outputs.exists() or process.poll() is not None, bool)
     process.send_signal(signal.SIGTERM)
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=100)
     assert process.returncode == 75, said
     assert "nothing was trained yet" in said
 
