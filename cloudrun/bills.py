@@ -18,6 +18,7 @@ from cloudrun.bill_formats import BillLine, read_bill
 from cloudrun.billing import SECONDS_PER_HOUR
 from cloudrun.errors import UsageError
 from cloudrun.images import SNAPSHOT
+from cloudrun.ledger import TRANSFER
 from cloudrun.models import Machine
 from cloudrun.shares import shares_of
 from cloudrun.store_bills import Billed
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 SAME_USD = Decimal("0.005")  # half a cent: below it two amounts are the same
 SAME_PART = Decimal("0.01")  # of hours or prices: clocks and roundings
 COUNTED = ("compute", "disk", "address")  # what the ledger has exact lines for
-GUESSED = ("egress", SNAPSHOT)  # and estimates
+GUESSED = ("egress", TRANSFER, SNAPSHOT)  # and estimates
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,11 @@ def parse_place(address: str) -> Place:
     return Place(found[1], found[2], prefix)
 
 
+def cloud_of(address: str) -> str:
+    """The provider whose service holds it. Raises Refused for what is no address of a bucket."""
+    return KINDS[parse_place(address).kind][2]
+
+
 def read_object(bucket: Bucket, key: str) -> bytes | None:
     """A small object's content (blocking); None where there is none of that name. Raises as base.Bucket."""
     with tempfile.TemporaryDirectory(prefix="cloudrun-") as folder:

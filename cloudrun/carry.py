@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from cloudrun import access, bucket_outputs, bundle, datasets_remote, outbox, rent
+from cloudrun import access, bucket_outputs, bundle, charging, datasets_remote, outbox, rent
 from cloudrun.attempts import Order, process_key
 from cloudrun.bucket import open_bucket
 from cloudrun.context import Context, now
@@ -98,7 +98,7 @@ def push_code(ctx: Context, run: Run, shell: Shell) -> None:
         shell,
         bundle.load_manifest(ctx.files(run).bundle),
         bundle.content_of(ctx.settings.objects_dir),
-        progress=_shown(ctx, "push"),
+        progress=_Shown(ctx, "push"),
     )
 
 
@@ -114,7 +114,7 @@ def push_data(ctx: Context, attempt: Attempt, inputs: Sequence[DataInput], shell
 
     def send() -> None:
         for data in inputs:
-            _push_input(ctx, machine, data, shell)
+            _push_input(ctx, attempt, machine, data, shell)
 
     try:
         view = datasets_remote.lay_out(shell, process_key(attempt), mounts, send)
@@ -123,12 +123,12 @@ def push_data(ctx: Context, attempt: Attempt, inputs: Sequence[DataInput], shell
     return {"CLOUDRUN_DATA_DIR": view, "CLOUDRUN_DATA_NAMES": ":".join(data.mount for data in inputs)}
 
 
-def _push_input(ctx: Context, machine: Machine, data: DataInput, shell: Shell) -> None:
-    progress = _shown(ctx, data.source)
+def _push_input(ctx: Context, attempt: Attempt, machine: Machine, data: DataInput, shell: Shell) -> None:
+    progress = _Shown(ctx, data.source)
     if data.url:
         datasets_remote.fetch(shell, data, progress=progress)
         return
-    datasets_remote.bring(
+    bucket = datasets_remote.bring(
         ctx.settings,
         shell,
         machine,
@@ -137,6 +137,8 @@ def _push_input(ctx: Context, machine: Machine, data: DataInput, shell: Shell) -
         note=lambda message: ctx.on_event(Note(message)),
         progress=progress,
     )
+    if bucket is not None and progress.done:
+        charging.charge_moved(ctx, attempt, bucket, progress.done, to_bucket=False)
 
 
 def push_checkpoint(ctx: Context, run: Run, attempt: Attempt, shell: Shell) -> str:
@@ -149,7 +151,7 @@ def push_checkpoint(ctx: Context, run: Run, attempt: Attempt, shell: Shell) -> s
         process_key(attempt),
         folder,
         "resume",
-        progress=_shown(ctx, "checkpoint"),
+        progress=_Shown(ctx, "checkpoint"),
     )
 
 
@@ -196,7 +198,7 @@ def store_outputs(ctx: Context, run: Run, order: Order) -> str:
     files = ctx.files(run)
     try:
         bucket = open_bucket(order.outputs_to, ctx.settings)
-        progress = _shown(ctx, "store")
+        progress = _Shown(ctx, "store")
         bucket_outputs.push(bucket, run.id, files.outputs, cache=files.hashes, progress=progress)
     except CloudrunError as error:
         return (
@@ -236,13 +238,14 @@ def take_outbox(ctx: Context, run: Run, attempt: Attempt, order: Order) -> Proce
     None where it left nothing. Raises TransferFailed for what was damaged there."""
     if not order.outputs_to or attempt.started_at is None:
         return None
-    files = ctx.files(run)
+    files, progress = ctx.files(run), _Shown(ctx, "fetch")
+    bucket = open_bucket(order.outputs_to, ctx.settings)
     letter = outbox.fetch(
-        open_bucket(order.outputs_to, ctx.settings),
+        bucket,
         process_key(attempt),
         outputs=files.outputs,
         log=files.log(attempt.number),
-        progress=_shown(ctx, "fetch"),
+        progress=progress,
     )
     if letter is None:
         until = files.outbox_until(attempt.number)
@@ -255,6 +258,8 @@ def take_outbox(ctx: Context, run: Run, attempt: Attempt, order: Order) -> Proce
         for path in letter.skipped[:1]
     ]
     files.note_home(attempt.number, "".join(lost))
+    stored_bytes = sum(size for size, _ in letter.parts)
+    charging.charge_outbox(ctx, attempt, bucket, stored_bytes=stored_bytes, fetched_bytes=progress.done)
     ctx.on_event(Note(f"{attempt.machine} left its outputs in {order.outputs_to}: they are home"))
     return letter.status
 
@@ -320,11 +325,17 @@ def _pull(ctx: Context, run: Run, attempt: Attempt, shell: Shell, *, prefix: str
         process_key(attempt),
         ctx.files(run).outputs,
         prefix=prefix,
-        progress=_shown(ctx, "pull"),
+        progress=_Shown(ctx, "pull"),
     )
     ctx.store.note_received(run.id, attempt.number, found.bytes_received)
 
 
-def _shown(ctx: Context, what: str) -> transfer.Progress:
-    """Bytes done and bytes in all, passed on to whoever watches."""
-    return lambda done, total: ctx.on_event(Progress(what, done, total))
+class _Shown:
+    """Bytes done and bytes in all, passed on to whoever watches; how many were done last."""
+
+    def __init__(self, ctx: Context, what: str) -> None:
+        self.done, self._ctx, self._what = 0, ctx, what
+
+    def __call__(self, done: int, total: int) -> None:
+        self.done = done
+        self._ctx.on_event(Progress(self._what, done, total))

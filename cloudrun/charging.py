@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 
 from cloudrun import budget, ledger
 from cloudrun.attempts import offer_of
+from cloudrun.bucket import cloud_of
 from cloudrun.context import Context, now
 from cloudrun.errors import CloudrunError, Refused
 from cloudrun.events import Note
 from cloudrun.models import Attempt, Charge, Machine, MachineState, Market, Offer
-from cloudrun.providers.base import SpotHistory
+from cloudrun.providers.base import Bucket, SpotHistory
 
 WHILE_ON = ("compute", "address")  # the disk of a machine that is off is billed on, and an address that stays
 
@@ -70,16 +73,32 @@ def charge_received(ctx: Context, attempt: Attempt) -> None:
     attempt = next(each for each in ctx.store.list_attempts(attempt.run) if each.number == attempt.number)
     if not attempt.received_bytes:
         return
-    at, offer = now(), attempt.offer
-    lines = ledger.sent_home(
-        offer,
-        attempt.received_bytes,
-        before_gb=ctx.store.sent_gb(offer.provider, budget.month_begin(at)),
-        machine=attempt.machine,
-        run=attempt.run,
-        at=at,
-    )
+    lines = _sent_out(ctx, attempt, attempt.offer, attempt.received_bytes)
     ctx.store.charge_received(attempt.run, attempt.number, attempt.received_bytes, lines)
+
+
+def charge_outbox(
+    ctx: Context, attempt: Attempt, bucket: Bucket, *, stored_bytes: int, fetched_bytes: int
+) -> None:
+    """What a machine stored in a bucket itself, and what was fetched home from there, become lines of the
+    ledger."""
+    charge_moved(ctx, attempt, bucket, stored_bytes, to_bucket=True)
+    ctx.store.add_charges(_sent_out(ctx, attempt, _offer_at(bucket, attempt), fetched_bytes))
+
+
+def charge_moved(
+    ctx: Context, attempt: Attempt, bucket: Bucket, moved_bytes: int, *, to_bucket: bool
+) -> None:
+    """What went between the attempt's machine and a bucket becomes lines of the ledger, at the price of the
+    cloud that sent it. Within a region it is free; to a bucket of the same cloud whose region nobody tells,
+    nothing is estimated."""
+    there = _offer_at(bucket, attempt)
+    sender = attempt.offer if to_bucket else there
+    if there.provider != attempt.offer.provider:
+        ctx.store.add_charges(_sent_out(ctx, attempt, sender, moved_bytes))
+    elif there.region not in ("", attempt.offer.region):
+        of = {"machine": attempt.machine, "run": attempt.run}
+        ctx.store.add_charges(ledger.sent_between(sender, moved_bytes, at=now(), **of))
 
 
 def void_running(ctx: Context, machine: Machine) -> None:
@@ -94,6 +113,27 @@ def void_launch(ctx: Context, name: str) -> None:
     for charge in ctx.store.list_charges(machine=name, open_only=True):
         if charge.id is not None:
             ctx.store.void_charge(charge.id)
+
+
+def _sent_out(ctx: Context, attempt: Attempt, sender: Offer, sent_bytes: int) -> list[Charge]:
+    """The lines of what that cloud sent to the internet now."""
+    at = now()
+    return ledger.sent_home(
+        sender,
+        sent_bytes,
+        before_gb=ctx.store.sent_gb(sender.provider, budget.month_begin(at)),
+        machine=attempt.machine,
+        run=attempt.run,
+        at=at,
+    )
+
+
+def _offer_at(bucket: Bucket, attempt: Attempt) -> Offer:
+    """The attempt's offer as if it were where the bucket is."""
+    region = ""
+    with suppress(CloudrunError):  # an estimate stops nothing
+        region = bucket.region
+    return replace(attempt.offer, provider=cloud_of(bucket.url), region=region)
 
 
 def _settle(ctx: Context, machine: Machine) -> None:

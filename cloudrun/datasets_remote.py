@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from cloudrun import datasets, datasets_bucket, keptdata
-from cloudrun.bucket import KINDS, open_bucket, parse_place
+from cloudrun.bucket import cloud_of, open_bucket
 from cloudrun.bundle import content_of
 from cloudrun.config import Settings
 from cloudrun.errors import CloudrunError, ConnectFailed, ConnectionLost, NotFound, TransferFailed
@@ -55,22 +55,24 @@ def bring(
     authority: str = "",
     note: Callable[[str], None],
     progress: transfer.Progress | None = None,
-) -> None:
+) -> Bucket | None:
     """Bring what the machine lacks of a dataset (blocking): a rented one fetches it from a bucket that holds
-    it, its own cloud's first; to others, and where no bucket gives it, it is sent from here. Idempotent.
+    it, which is returned, its own cloud's first; to others, and where no bucket gives it, it is sent from
+    here. Idempotent.
 
     note: hears why a bucket did not do. Raises as `push`.
     """
-    for address in _places(settings, machine, digest):
+    for address in [] if machine.market is Market.OWN else places(settings, machine.provider, digest):
         try:
             bucket = open_bucket(address, settings)
             gather(settings, shell, digest, bucket, authority=authority, progress=progress)
-            return
+            return bucket
         except (ConnectionLost, ConnectFailed):
             raise
         except CloudrunError as error:
             note(f"the data is sent from here, not fetched from {address}: {error.message}")
     push(settings, shell, digest, progress=progress)
+    return None
 
 
 def gather(
@@ -112,8 +114,7 @@ def fetch(shell: Shell, data: DataInput, *, progress: transfer.Progress | None =
     )
 
 
-def _places(settings: Settings, machine: Machine, digest: str) -> list[str]:
-    if machine.market is Market.OWN:
-        return []
+def places(settings: Settings, provider: str, digest: str) -> list[str]:
+    """The buckets from which a machine of that provider fetches a dataset, in the order in which it tries."""
     found = keptdata.places_of(settings).get(digest, [])
-    return sorted(found, key=lambda address: KINDS[parse_place(address).kind][2] != machine.provider)
+    return sorted(found, key=lambda address: cloud_of(address) != provider)

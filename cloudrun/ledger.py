@@ -29,6 +29,7 @@ from cloudrun.models import Charge, Market, Offer
 SMALLEST_USD = Decimal("0.000001")
 SMALLEST_GB = Decimal("0.001")
 BYTES_PER_GB = 10**9
+TRANSFER = "transfer"  # Charge.what of what goes to another region: at one price, not by the month's steps
 
 _SECONDS_PER_UNIT = {
     "hour": SECONDS_PER_HOUR,
@@ -118,27 +119,43 @@ def sent_home(
     """The lines of what was sent home over the internet, one for each step of the price, the free one too; an
     estimate: one region's prices stand for all, other traffic of the account is not known, and what failed
     halfway is not counted. before_gb: sent in this month already. In MB: what is less is no line."""
-    sent_gb = (Decimal(sent_bytes) / BYTES_PER_GB).quantize(SMALLEST_GB, ROUND_HALF_UP)
+    sent_gb = _gigabytes(sent_bytes)
     parts = None if offer.market is Market.OWN else egress_parts(offer.provider, before_gb, sent_gb)
-    return [
-        Charge(
-            id=None,
-            machine=machine,
-            run=run,
-            what="egress",
-            provider=offer.provider,
-            region=offer.region,
-            market=offer.market,
-            unit="GB",
-            unit_price_usd=price,
-            price_as_of=None,  # the rule says when it was seen
-            opened_at=at,
-            closed_at=at,
-            quantity=gb,
-            estimated=True,
-        )
-        for gb, price in parts or ()
-    ]
+    return [_sent(offer, "egress", gb, price, machine, run, at) for gb, price in parts or ()]
+
+
+def sent_between(offer: Offer, sent_bytes: int, *, machine: str, run: str, at: datetime) -> list[Charge]:
+    """The line of what was sent from the offer's region to another one of the same cloud; an estimate, and
+    none where no price is known."""
+    rule, gb = catalog.between_rule(offer.provider), _gigabytes(sent_bytes)
+    if rule is None or rule.price_usd is None or not gb:
+        return []
+    return [_sent(offer, TRANSFER, gb, rule.price_usd, machine, run, at)]
+
+
+def _gigabytes(count: int) -> Decimal:
+    return (Decimal(count) / BYTES_PER_GB).quantize(SMALLEST_GB, ROUND_HALF_UP)
+
+
+def _sent(
+    offer: Offer, what: str, gb: Decimal, price_usd: Decimal, machine: str, run: str, at: datetime
+) -> Charge:
+    return Charge(
+        id=None,
+        machine=machine,
+        run=run,
+        what=what,
+        provider=offer.provider,
+        region=offer.region,
+        market=offer.market,
+        unit="GB",
+        unit_price_usd=price_usd,
+        price_as_of=None,  # the rule says when it was seen
+        opened_at=at,
+        closed_at=at,
+        quantity=gb,
+        estimated=True,
+    )
 
 
 def at_prices(charge: Charge, prices: Sequence[tuple[datetime, Decimal]]) -> list[Charge]:

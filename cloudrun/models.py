@@ -455,7 +455,7 @@ class Charge:
     id: int | None
     machine: str
     run: str
-    what: str  # compute | disk | address | egress | snapshot
+    what: str  # compute | disk | address | egress | transfer | snapshot
     provider: str
     region: str
     market: Market

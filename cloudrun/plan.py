@@ -16,11 +16,14 @@ from decimal import Decimal
 
 from cloudrun import catalog
 from cloudrun.attempts import disk_gb_of, offer_of
+from cloudrun.billing import egress_usd
+from cloudrun.bucket import cloud_of
 from cloudrun.bundle import refuse_secrets, scan
 from cloudrun.config import Settings
 from cloudrun.errors import ProviderError, Quota, Refused
 from cloudrun.guard import PULL_GRACE_MINUTES
 from cloudrun.jobs import DEFAULT_STACKS, find_preset, find_shared, load_job
+from cloudrun.ledger import BYTES_PER_GB
 from cloudrun.models import (
     NO_OPTIONS,
     Bundle,
@@ -108,6 +111,8 @@ def make_plan(
         if not allow_secrets:
             refuse_secrets(bundle)
         warnings += _bundle_warnings(bundle)
+        cloud = target.machine.provider if target.machine else candidates[0].provider
+        warnings += tuple(egress_warnings(settings, cloud, data))
     return Plan(
         job=loaded,
         preset=chosen.name,
@@ -335,6 +340,22 @@ def _warnings(candidates: Sequence[Offer], spending: Spending) -> tuple[str, ...
     if spending.max_hours is None and spending.budget_usd is None:
         found.append("no limit: only the idle end stops the machine; set --max-hours or --budget")
     return tuple(found)
+
+
+def egress_warnings(settings: Settings, cloud: str, data: Sequence[DataInput]) -> Iterator[str]:
+    """What a rented machine will fetch from another cloud, and about what that one takes for it."""
+    if not data or egress_usd(cloud, Decimal(0)) is None:
+        return
+    from cloudrun.datasets_remote import places  # what talks to machines with it
+
+    for each in data:
+        sender = next(map(cloud_of, places(settings, cloud, each.digest)), cloud)
+        usd = egress_usd(sender, Decimal(each.size_bytes) / BYTES_PER_GB)
+        if sender != cloud and usd is not None:
+            yield (
+                f"{each.source} lies at {sender}, which takes about {usd:.2f} USD for sending it to {cloud}, "
+                "as far as the machine lacks it; the first 100 GB of a month are free"
+            )
 
 
 def limits(candidates: Sequence[Offer], providers: Providers) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from cloudrun.catalog.loader import (
 )
 from cloudrun.catalog.prices import (
     address_rule,
+    between_rule,
     disk_rule,
     load_offers,
     make_offer,
@@ -25,6 +26,7 @@ __all__ = [
     "BillingRule",
     "InstanceType",
     "address_rule",
+    "between_rule",
     "disk_rule",
     "find_type",
     "list_types",

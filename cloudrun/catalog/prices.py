@@ -22,6 +22,7 @@ SPECIAL_REGIONS = ("us-gov-", "usgov", "cn-", "china")  # accounts of their own;
 HOURS_PER_MONTH = 730  # 365 * 24 / 12, as both providers quote monthly prices
 _DISK = {"aws": "disk gp3", "azure": "disk standard SSD"}  # rows of billing.csv priced by the GB-month
 _SNAPSHOT = {"aws": "snapshot", "azure": "snapshot (standard storage)"}
+_BETWEEN = {"aws": "egress to another region"}
 _STORAGE = {"aws": "S3 standard storage", "azure": "blob storage hot LRS"}
 _ADDRESS = {"aws": "public IPv4 (in use or idle)", "azure": "public IPv4 static standard"}
 
@@ -87,6 +88,11 @@ def address_rule(provider: str) -> BillingRule | None:
 def snapshot_rule(provider: str) -> BillingRule | None:
     """How what is stored for an image is billed, by the GB-month; one region's price for all."""
     return _rule_of_today(provider, _SNAPSHOT.get(provider))
+
+
+def between_rule(provider: str) -> BillingRule | None:
+    """What a GB costs that goes to another region of that cloud; one region's price for all."""
+    return _rule_of_today(provider, _BETWEEN.get(provider))
 
 
 def storage_rule(provider: str) -> BillingRule | None:

@@ -266,6 +266,11 @@ class Bucket(Protocol):
     put_headers: Mapping[str, str]  # what a PUT to a signed address has to carry
     delete_at_once: int  # keys that one call of the service deletes
 
+    @property
+    def region(self) -> str:
+        """Where it lies, asked for once; "" where the service does not tell."""
+        ...
+
     def put(self, key: str, path: Path, sha256: str) -> None:
         """Store the file whole or not at all; the service itself checks what arrives. Idempotent: what has
         that key is replaced."""

@@ -246,6 +246,7 @@ def test_an_address_of_s3_is_signed_for_the_buckets_own_region(
     aws.forget_calls()
     urls = [bucket.sign(f"key{number}", "PUT", 60) for number in range(3)]
     assert all("%2Feu-west-1%2Fs3%2F" in url for url in urls)
+    assert bucket.region == "eu-west-1"
     assert len(aws.calls()) <= 1  # the region, once
 
 

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
+import pytest
 from commandline import Cli
 from hypothesis import given
 from hypothesis import strategies as st
 from money_samples import OFFER, START, a_charge, a_run, an_attempt
 
-from cloudrun import charging
+from cloudrun import charging, measured
 from cloudrun.billing import egress_parts, egress_usd
 from cloudrun.client import Client
+from cloudrun.errors import ProviderError
+from cloudrun.keptdata import add_place
 from cloudrun.ledger import run_cost_usd, sent_home
-from cloudrun.models import Market, Offer
+from cloudrun.models import DataInput, Market, Offer
+from cloudrun.plan import egress_warnings
 from cloudrun.store import Store
 
 GIGABYTES = st.decimals(Decimal(0), Decimal(200_000), places=3)
@@ -104,3 +109,71 @@ def test_a_comparison_with_a_run_takes_what_it_sent_home(cli: Cli, store: Store)
     asked = ("cost", "compare", "--like", "aaaa", "--type", "p2.xlarge", "--egress", "0", "--json")
     assert cli(*asked).json["egress_gb"] == 0
     assert "110.0 GB sent home" in cli("cost", "compare", "--like", "aaaa").err
+
+
+# --- by way of a bucket ------------------------------------------------------------------
+
+
+@dataclass
+class Bucket:
+    """As far as the ledger looks at one."""
+
+    url: str
+    region: str = ""
+
+
+class Unasked(Bucket):
+    """Of one that does not answer."""
+
+    def __getattribute__(self, name: str) -> str:
+        if name == "region":
+            raise ProviderError("s3 does not answer", hint="try again")
+        return str(super().__getattribute__(name))
+
+
+@pytest.mark.parametrize(
+    ("bucket", "what", "usd"),
+    [
+        (Bucket("s3://kept/p", "us-east-1"), None, "0"),  # where the machine is
+        (Bucket("s3://kept/p", "us-west-2"), ("transfer", "aws"), "2.2"),
+        (Unasked("s3://kept/p"), None, "0"),
+        (Bucket("az://kept/p"), ("egress", "azure"), "0.87"),  # 100 GB of it free
+    ],
+)
+def test_data_that_a_machine_fetches_is_paid_to_who_sends_it(
+    client: Client, bucket: Any, what: tuple[str, str] | None, usd: str
+) -> None:
+    attempt = an_attempt("aaaa2222")
+    client.store.add_run(a_run("aaaa2222"), attempt, [])
+    charging.charge_moved(client.context(), attempt, bucket, 110 * 10**9, to_bucket=False)
+    lines = client.store.list_charges(run="aaaa2222")
+    assert {(line.what, line.provider) for line in lines} == ({what} if what else set())
+    assert run_cost_usd(lines, now=START) == Decimal(usd)
+    assert client.store.sent_gb("aws", START - timedelta(days=1)) == 0  # its steps are others
+
+
+def test_what_a_machine_stored_itself_is_sent_twice(client: Client) -> None:
+    """To the bucket, and home from there; by a cloud each, or within one region once."""
+    cases: list[tuple[str, Any, list[tuple[str, int]]]] = [
+        ("aaaa2222", Bucket("az://kept/p"), [("aws", 30), ("azure", 20)]),
+        ("bbbb3333", Bucket("s3://kept/p", "us-east-1"), [("aws", 20)]),
+    ]
+    for run, bucket, sent in cases:
+        attempt = an_attempt(run)
+        client.store.add_run(a_run(run, outputs_bytes=1), attempt, [])
+        moved = {"stored_bytes": 30 * 10**9, "fetched_bytes": 20 * 10**9}
+        charging.charge_outbox(client.context(), attempt, bucket, **moved)
+        lines = client.store.list_charges(run=run)
+        assert [(line.provider, line.quantity) for line in lines] == sent
+        assert all((line.what, line.estimated) == ("egress", True) for line in lines)
+    assert measured.sent_gb(client.store, client.run("aaaa2222")) == 30
+
+
+def test_a_plan_warns_of_data_at_another_cloud(client: Client) -> None:
+    data = DataInput(mount="horses", digest="ab" * 32, size_bytes=110 * 10**9, name="horses", version="v1")
+    add_place(client.settings, data.digest, "az://data/p")
+    assert [*egress_warnings(client.settings, "local", [data])] == []
+    (told,) = egress_warnings(client.settings, "aws", [data])
+    assert told.startswith("horses:v1 lies at azure, which takes about 0.87 USD for sending it to aws")
+    add_place(client.settings, data.digest, "s3://data/p")
+    assert [*egress_warnings(client.settings, "aws", [data])] == []

@@ -62,12 +62,18 @@ class S3Bucket:
             read_timeout=READ_TIMEOUT_S,
             retries={"mode": "standard", "total_max_attempts": READ_ATTEMPTS},
         )
-        self.bucket, self.prefix, self.region = bucket, prefix, region
+        self.bucket, self.prefix, self._home_region = bucket, prefix, region
         self.url = f"s3://{bucket}/{prefix}".rstrip("/")
         self._boto: Any = boto3.Session()
         self._s3: Any = self._boto.client("s3", region_name=region, config=self._config)
         self._signs: Any = None
         self._lock = threading.Lock()
+
+    @property
+    def region(self) -> str:
+        """See base.Bucket."""
+        with self._asking("look at the bucket"):
+            return str(self._signer().meta.region_name)
 
     def put(self, key: str, path: Path, sha256: str) -> None:
         """See base.Bucket. What is larger than PART_BYTES goes in parts, and appears when the last is in."""
@@ -148,8 +154,9 @@ class S3Bucket:
         with self._lock:
             if self._signs is None:
                 answer = self._s3.head_bucket(Bucket=self.bucket)
-                region = answer["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region", self.region)
-                here = region == self.region
+                headers = answer["ResponseMetadata"]["HTTPHeaders"]
+                region = headers.get("x-amz-bucket-region", self._home_region)
+                here = region == self._home_region
                 self._signs = self._s3 if here else self._boto.client("s3", region, config=self._config)
             return self._signs
 
@@ -186,7 +193,7 @@ class S3Bucket:
     @contextmanager
     def _asking(self, what: str) -> Iterator[None]:
         """Turn boto3's errors into ours."""
-        with mapped(region=self.region, what=f"{what} in {self.url}"):
+        with mapped(region=self._home_region, what=f"{what} in {self.url}"):
             try:
                 yield
             except ClientError as error:

@@ -43,6 +43,7 @@ class BlobBucket:
 
     delete_at_once = DELETE_KEYS
     put_headers: Mapping[str, str] = {"x-ms-blob-type": "BlockBlob"}  # REST reference, Put Blob
+    region = ""  # no call of Blob Storage names it
 
     def __init__(self, container: str, prefix: str, settings: Settings) -> None:
         self.name, self.prefix = container, prefix
