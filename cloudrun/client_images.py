@@ -30,11 +30,13 @@ class ImageVerbs(MachineVerbs):
         regions: Sequence[str] = (),
         name: str = "",
         disk_gb: int = 0,
+        resource_group: str = "",
         again: bool = False,
     ) -> Bake:
         """What baking that stack on a machine of that type would make and cost. Free; asks the provider which
         images there are. Without regions it is made where that type is cheapest at the spot price, since that
-        is where launches go. Raises Refused where the very same one is there already, without `again`."""
+        is where launches go. resource_group: one of Azure's that exists, for machine and image. Raises
+        Refused where the very same one is there already, without `again`."""
         from cloudrun import images_bake
 
         ctx = self.context()
@@ -46,7 +48,15 @@ class ImageVerbs(MachineVerbs):
             max_hours=images_bake.MAX_HOURS,
             disk_gb=disk_gb,
         )
-        return images_bake.plan_bake(ctx, found, candidates, name=name, disk_gb=disk_gb, again=again)
+        return images_bake.plan_bake(
+            ctx,
+            found,
+            candidates,
+            name=name,
+            disk_gb=disk_gb,
+            resource_group=resource_group,
+            again=again,
+        )
 
     def _spot_regions(self, type: str, stack: str) -> tuple[str, ...]:
         """The region of the cheapest spot offer; none, which restricts nothing, where there is no spot."""

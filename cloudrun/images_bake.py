@@ -46,6 +46,7 @@ class Bake:
     stack_hash: str
     candidates: tuple[Offer, ...]  # of one region, where the image will be
     disk_gb: int = 0
+    resource_group: str = ""  # Azure: one that exists, for the machine and its image
     worst_case_usd: Decimal | None = None
     price_per_gb_month_usd: Decimal | None = None  # of what is in use of the disk, for as long as it is kept
 
@@ -56,7 +57,14 @@ class Bake:
 
 
 def plan_bake(
-    ctx: Context, stack: Stack, candidates: Sequence[Offer], *, name: str, disk_gb: int, again: bool
+    ctx: Context,
+    stack: Stack,
+    candidates: Sequence[Offer],
+    *,
+    name: str,
+    disk_gb: int,
+    resource_group: str,
+    again: bool,
 ) -> Bake:
     """Asks the provider which images there are. Raises Refused for what cannot be baked, where one with the
     same stack is there already (without `again`), and for a name that is taken."""
@@ -87,7 +95,8 @@ def plan_bake(
     ours = tuple(each for each in candidates if each.region == offer.region)
     worst = Spending(MAX_HOURS, None, disk_gb).worst_case_usd(ours)
     rule = catalog.snapshot_rule(offer.provider)
-    return Bake(chosen, stack, made_of, ours, disk_gb, worst, rule.price_usd if rule else None)
+    per_gb = rule.price_usd if rule else None
+    return Bake(chosen, stack, made_of, ours, disk_gb, resource_group, worst, per_gb)
 
 
 def bake(ctx: Context, plan: Bake) -> OwnImage:
@@ -140,7 +149,11 @@ def _guard_of(plan: Bake) -> machines.GuardMaker:
 def _options(plan: Bake) -> LaunchOptions:
     """One that is taken is lost: nobody waits for its return."""
     spot = plan.candidates[0].market is Market.SPOT
-    return LaunchOptions(base_image=True, on_preempt=OnPreempt.TERMINATE if spot else None)
+    return LaunchOptions(
+        base_image=True,
+        on_preempt=OnPreempt.TERMINATE if spot else None,
+        resource_group=plan.resource_group,
+    )
 
 
 def _keep_disk(ctx: Context, plan: Bake, machine: Machine) -> OwnImage:

@@ -59,6 +59,7 @@ OWN = (
 @region_option
 @click.option("--name", default="", help="What to call it; without it a name is made from the stack.")
 @click.option("--disk-gb", type=click.IntRange(1), default=None, help="Size of its disk (100).")
+@click.option("--resource-group", default="", metavar="NAME", help="Azure: make it in one that exists.")
 @click.option("--again", is_flag=True, help="Also where one with the same stack is there already.")
 @dry_run_option
 @yes_option

@@ -14,7 +14,7 @@ from test_bake import Told, bake, launch
 
 from cloudrun import images_bake
 from cloudrun.client import Client
-from cloudrun.errors import Refused
+from cloudrun.errors import ProviderError, Refused
 from cloudrun.events import Event, Note
 from cloudrun.images import SNAPSHOT, ImageState
 from cloudrun.models import Market
@@ -38,6 +38,13 @@ def test_each_generation_of_machines_has_an_image_of_its_own(client: Client, sta
         assert told.has(f"begins with an image of yours: for-{name}")
     client.delete_image(old)
     assert client.plan_bake(stack, type=NC6, regions=(REGION,)).name
+
+
+def test_where_nobody_may_make_groups_it_is_made_in_one_that_exists(client: Client, stack: str) -> None:
+    given = {"type": NC6, "regions": (REGION,), "resource_group": "ours"}
+    with pytest.raises(ProviderError, match="no resource group 'ours'"):
+        client.bake(client.plan_bake(stack, **given))  # type: ignore[arg-type]
+    assert client.store.list_charges(open_only=True) == []
 
 
 def test_azures_own_agent_forgets_the_machine(client: Client, stack: str) -> None:
