@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 from aws_help import CPU, ON_DEMAND, REGION, SPOT, ZONE, Cloud, open_cloud, spec
+from exhaustive import exhaustive
 from waiting import until
 
 from cloudrun.errors import ConnectionLost, Credentials, NoCapacity, NotOffered, ProviderError, Quota, Refused
@@ -29,11 +30,11 @@ from cloudrun.sim.aws.seeds import zones_offering
 # One process that launches again and again, each time in a child that is killed at its next step: what it
 # writes, what it sends and what it hears. Prints how the children ended.
 LAUNCH_AND_DIE = """
-import os, signal, sys
+import itertools, os, signal, sys
 from dataclasses import replace
 from pathlib import Path
 import boto3
-folder, home, url, *regions = sys.argv[1:]
+folder, home, url, every, *regions = sys.argv[1:]
 sys.path[:0] = [folder, str(Path(folder).parent)]
 from aws_help import CPU, spec
 from cloudrun.config import Settings
@@ -59,7 +60,7 @@ def child(step, region):
     provider.launch(spec("box", token=f"token-{step}", offer=replace(CPU, region=region)))
     os._exit(0)
 
-for step, region in enumerate(regions, start=1):
+for step, region in zip(itertools.count(1, int(every)), regions):
     pid = os.fork()
     if not pid:
         child(step, region)
@@ -339,11 +340,18 @@ def test_what_only_azure_has_is_refused(cloud: Cloud, asked: dict[str, str]) -> 
 
 
 @pytest.mark.slow
-def test_a_launch_that_is_killed_anywhere_goes_on_to_one_machine(cloud: Cloud, tmp_path: Path) -> None:
-    """Before and after each write, each request, each answer, in a region that was never used before."""
+@pytest.mark.parametrize("every", [3, *exhaustive(1)])
+def test_a_launch_that_is_killed_anywhere_goes_on_to_one_machine(
+    every: int, cloud: Cloud, tmp_path: Path
+) -> None:
+    """Before and after each write, each request, each answer, in a region that was never used before; or at
+    every third of these points."""
     regions = [name for name in cloud.stranger()._session.regions() if zones_offering(name, CPU.type)]
     done = subprocess.run(
-        [sys.executable, "-c", LAUNCH_AND_DIE, Path(__file__).parent, tmp_path, cloud.double.url, *regions],
+        [
+            *(sys.executable, "-c", LAUNCH_AND_DIE, Path(__file__).parent, tmp_path),
+            *(cloud.double.url, str(every), *regions),
+        ],
         capture_output=True,
         text=True,
         timeout=100,
@@ -353,9 +361,9 @@ def test_a_launch_that_is_killed_anywhere_goes_on_to_one_machine(cloud: Cloud, t
     steps, code = map(int, done.stdout.split())
     assert code == 0
     assert steps > 20
-    made_before = [tokens(cloud).count(f"token-{step}") for step in range(1, steps + 1)]
+    made_before = [tokens(cloud).count(f"token-{step}") for step in range(1, steps + 1, every)]
     assert set(made_before) == {0, 1}
-    for step, region in enumerate(regions[: steps - 1], start=1):
+    for step, region in zip(range(1, steps, every), regions, strict=False):
         provider = cloud.provider(home=tmp_path / str(step))
         asked = spec("box", token=f"token-{step}", offer=replace(CPU, region=region))
         machine = provider.launch(asked)

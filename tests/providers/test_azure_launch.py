@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 from azure_help import CPU, HERE, ON_DEMAND, REGION, SPOT, TYPE, Cloud, open_cloud, spec
+from exhaustive import exhaustive
 from waiting import until
 
 from cloudrun.config import Settings
@@ -43,7 +44,7 @@ from cloudrun.providers.rented import fact
 LAUNCH_AND_DIE = """
 import itertools, os, signal, sys
 from pathlib import Path
-folder, home, address, most = sys.argv[1:]
+folder, home, address, most, every = sys.argv[1:]
 sys.path[:0] = [folder, str(Path(folder).parent)]
 import requests.adapters
 from azure_help import CPU, spec
@@ -73,7 +74,7 @@ def child(step):
     os._exit(0)
 
 provider(0).list_machines()  # the SDK's imports, once for all
-for step in range(1, int(most)):
+for step in range(1, int(most), int(every)):
     pid = os.fork()
     if not pid:
         child(step)
@@ -490,13 +491,19 @@ def test_a_refusal_in_a_group_of_the_users_leaves_nothing(cloud: Cloud, operatio
 
 
 @pytest.mark.slow
-def test_a_launch_that_is_killed_anywhere_goes_on_to_one_machine(cloud: Cloud, tmp_path: Path) -> None:
-    """Before and after each write, each request, each answer."""
+@pytest.mark.parametrize("every", [3, *exhaustive(1)])
+def test_a_launch_that_is_killed_anywhere_goes_on_to_one_machine(
+    every: int, cloud: Cloud, tmp_path: Path
+) -> None:
+    """Before and after each write, each request, each answer; or at every third of these points."""
     for family in ("cores", "standardDSv3Family"):
         cloud.double.set_quota(REGION, family, 10_000)
     homes = tmp_path / "homes"
     done = subprocess.run(
-        [sys.executable, "-c", LAUNCH_AND_DIE, str(Path(__file__).parent), homes, cloud.here.url, "100"],
+        [
+            *(sys.executable, "-c", LAUNCH_AND_DIE, Path(__file__).parent, homes),
+            *(cloud.here.url, "100", str(every)),
+        ],
         capture_output=True,
         text=True,
         timeout=120,
@@ -506,14 +513,14 @@ def test_a_launch_that_is_killed_anywhere_goes_on_to_one_machine(cloud: Cloud, t
     steps, code = (int(word) for word in done.stdout.split())
     assert code == 0
     assert steps > 30, "a launch writes more, and asks more often"
-    for step in range(1, steps):
+    for step in range(1, steps, every):
         provider = cloud.provider(home=homes / str(step))
         machine = provider.launch(spec("box", token=f"token-{step}", offer=CPU))
         assert provider.launch(spec("box", token=f"token-{step}", offer=CPU)).id == machine.id
     ids = {machine.token: machine.id.lower() for machine in cloud.provider().list_machines()}
-    assert sorted(ids) == sorted(f"token-{step}" for step in range(1, steps + 1))
+    assert sorted(ids) == sorted(f"token-{step}" for step in range(1, steps + 1, every))
     assert sorted(ids.values()) == sorted(cloud.alive())
-    assert len(cloud.everything()) == steps * 7  # a group, and six parts
+    assert len(cloud.everything()) == len(ids) * 7  # a group, and six parts
 
 
 def test_without_the_sdk_it_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from exhaustive import exhaustive
 from hypothesis import given
 from hypothesis import settings as bounds
 from hypothesis import strategies as st
@@ -69,11 +70,12 @@ def test_launch_is_idempotent_by_token(local: LocalProvider) -> None:
 
 
 @pytest.mark.slow
-def test_a_launch_that_is_killed_anywhere_goes_on_to_one_machine(tmp_path: Path) -> None:
+@pytest.mark.parametrize("every", [3, *exhaustive(1)])
+def test_a_launch_that_is_killed_anywhere_goes_on_to_one_machine(every: int, tmp_path: Path) -> None:
     steps = int(launch_and_die(tmp_path / "whole", 0).stdout)
     assert steps > 10
     end_all(tmp_path / "whole")
-    for step in range(1, steps + 1):
+    for step in range(1, steps + 1, every):
         home = tmp_path / str(step)
         assert launch_and_die(home, step).returncode == -signal.SIGKILL
         provider = LocalProvider(Settings(home=home))
