@@ -66,9 +66,12 @@ class Step:
         assert done, done.stderr.decode()
         assert self.holds()
 
-    def killed_before_each_change(self, undo: str) -> Iterator[int]:
-        """Yields after a kill before the 1st, the 2nd ... call of sudo, until it comes to its end."""
-        for number in range(1, LIMIT):
+    def killed_before_each_change(self, undo: str, *, every: int = 1) -> Iterator[int]:
+        """Yields after a kill before the 1st, the 2nd ... call of sudo, until it comes to its end.
+
+        every: 2 for the 1st, the 3rd and so on.
+        """
+        for number in range(1, LIMIT, every):
             self._client.run(f"rm -f /tmp/count; {undo}")
             if self.run("apply", kill_at=number):
                 return
