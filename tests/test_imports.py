@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -189,7 +190,8 @@ def our_imports(root: Path) -> Iterator[Import]:
             yield Import(found.module, target, found.where, found.annotation)
 
 
-def imports_of(path: Path, module: str, root: Path) -> Iterator[Import]:
+@cache
+def imports_of(path: Path, module: str, root: Path) -> list[Import]:
     tree = ast.parse(path.read_bytes(), str(path))
     quiet = {
         id(node)
@@ -197,19 +199,19 @@ def imports_of(path: Path, module: str, root: Path) -> Iterator[Import]:
         if isinstance(block, ast.If) and ast.unparse(block.test).endswith("TYPE_CHECKING")
         for node in ast.walk(block)
     }
-    for node in ast.walk(tree):
-        for target in targets(node):
-            where = f"{path.relative_to(root)}:{node.lineno}"  # type: ignore[attr-defined]
-            yield Import(module, target, where, id(node) in quiet)
+    return [
+        Import(module, target, f"{path.relative_to(root)}:{node.lineno}", id(node) in quiet)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for target in targets(node)
+    ]
 
 
-def targets(node: ast.AST) -> list[str]:
+def targets(node: ast.Import | ast.ImportFrom) -> list[str]:
     if isinstance(node, ast.Import):
         return [name.name for name in node.names]
-    if isinstance(node, ast.ImportFrom):
-        assert node.level == 0, "relative imports hide where a name comes from"
-        return [f"{node.module}.{name.name}" for name in node.names]
-    return []
+    assert node.level == 0, "relative imports hide where a name comes from"
+    return [f"{node.module}.{name.name}" for name in node.names]
 
 
 def upward_imports(root: Path) -> list[str]:
