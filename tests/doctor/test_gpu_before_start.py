@@ -53,7 +53,7 @@ def test_a_job_without_its_gpu_fails_before_anything_is_sent(client: Client, k80
 def test_a_job_that_runs_already_goes_on_without_a_word_of_nvidia_smi(
     client: Client, k80: Machine, driver: None
 ) -> None:
-    begun = client.submit(drill(client, epochs=100), detach=True)
+    begun = client.submit(drill(client, epochs=1000), detach=True)
     assert begun.id
     for each in client.logs(begun.id, follow=True):
         if b'"epoch"' in each:

@@ -51,7 +51,9 @@ class ImageCase:
     def ready(self, image: OwnImage) -> OwnImage:
         provider = self.provider()
         return until(
-            lambda: provider.describe_image(image), lambda seen: seen.state is not ImageState.PENDING
+            lambda: provider.describe_image(image),
+            lambda seen: seen.state is not ImageState.PENDING,
+            within_s=60,
         )
 
 

@@ -65,7 +65,7 @@ class Killed:
         real = {each.name for each in rows if each.token in tokens}
         assert [each.name for each in phantoms if each.name not in real and charged(client, each)] == []
         client.terminate(*(machine.name for machine in known))
-        wait_for(lambda: self.live() == set(), within_s=30)
+        wait_for(lambda: self.live() == set())
         assert_nothing_is_open(client)
 
     def check_nothing_is_left(self) -> None:

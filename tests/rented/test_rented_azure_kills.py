@@ -48,7 +48,7 @@ def test_after_killed_launches_all_is_known_and_nothing_is_charged_that_never_wa
     assert len(found) > len(killed.live()), "no launch was killed halfway"
     killed.check_all_is_known_and_ends()
     killed.check_nothing_is_left()
-    wait_for(lambda: not double._running().groups, within_s=30)
+    wait_for(lambda: not double._running().groups)
     assert list(double._running().resources()) == []
 
 

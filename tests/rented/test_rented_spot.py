@@ -43,7 +43,7 @@ def all_epochs(client: Client, run: Run) -> bool:
 def test_a_notice_saves_the_run_and_it_ends_as_if_nothing_had_been(
     client: Client, cloud: RentedCloud, tmp_path: Path
 ) -> None:
-    run = submit_drill(client, epochs=30)
+    run = submit_drill(client, epochs=40)
     wait_for(lambda: last_epoch(client, run.id) >= 6)
     run = client.run(run.id)
     taken = client.machine(run.machine)
@@ -53,8 +53,8 @@ def test_a_notice_saves_the_run_and_it_ends_as_if_nothing_had_been(
     assert (first.outcome, second.outcome) == (Outcome.PREEMPTED, Outcome.SUCCEEDED)
     assert second.offer.zone != first.offer.zone
     outputs = client.files(run.id).outputs
-    assert result(outputs) == uninterrupted(tmp_path / "whole", 30)
-    assert epochs_of(outputs / "metrics.jsonl") == list(range(1, 31))
+    assert result(outputs) == uninterrupted(tmp_path / "whole", 40)
+    assert epochs_of(outputs / "metrics.jsonl") == list(range(1, 41))
     assert cloud.live() == []
     assert client.store.list_charges(open_only=True) == []
 
