@@ -144,8 +144,8 @@ from cloudrun.client import Client
 from cloudrun.config import Settings
 from cloudrun.remote import transfer
 real = transfer._blocks
-def blocks(wanted, open_content):
-    for block in real(wanted, open_content):
+def blocks(wanted, *more):
+    for block in real(wanted, *more):
         yield block
         if any(file.path == "big" for file, _ in wanted):
             os.kill(os.getpid(), signal.SIGKILL)
