@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from commandline import Cli, Said, say
-from rented_help import TYPE, RentedCloud
+from rented_help import TYPE, RentedCloud, wait_for
 
 from cloudrun.cli.shapes import listed_image_shape
 from cloudrun.client import Client
@@ -42,8 +42,7 @@ def kept(client: Client, name: str, *, stack: str = "mine", stack_hash: str = "a
     tags = image_tags(stack, stack_hash, name, owner="me", stored_gb=4)
     provider = client.provider("aws")
     image: OwnImage = provider.create_image(machine, name, tags)  # type: ignore[attr-defined]
-    while image.state is ImageState.PENDING:
-        image = provider.describe_image(image)  # type: ignore[attr-defined]
+    wait_for(lambda: provider.describe_image(image).state is not ImageState.PENDING)  # type: ignore[attr-defined]
     return image
 
 
