@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from exhaustive import exhaustive
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from localmachine import LocalShell, follow_to_end, start_script
@@ -193,8 +194,8 @@ def test_ten_thousand_files(machine: LocalShell, outputs: Path, tmp_path: Path) 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_two_gigabyte_file_in_constant_memory(machine: LocalShell, outputs: Path, tmp_path: Path) -> None:
-    size = 2 * 1024**3 + 1
+@pytest.mark.parametrize("size", [2**28 + 1, *exhaustive(2**31 + 1)])
+def test_a_big_file_in_constant_memory(size: int, machine: LocalShell, outputs: Path, tmp_path: Path) -> None:
     with (outputs / "big").open("wb") as file:
         file.truncate(size)
         file.seek(size // 2)

@@ -6,6 +6,8 @@ import uuid
 from typing import Any, Protocol
 
 import boto3
+import pytest
+from exhaustive import exhaustive
 
 from cloudrun.bucket import open_bucket
 from cloudrun.config import Settings
@@ -14,6 +16,8 @@ from cloudrun.sim.aws import AwsDouble
 from cloudrun.sim.azure import AzureDouble
 
 CONTAINER = "results"
+# What happens above a bucket's interface is the same in both.
+one_bucket = pytest.mark.parametrize("case", ["az", *exhaustive("s3")], indirect=True)
 
 
 class Case(Protocol):

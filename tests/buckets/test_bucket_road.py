@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from bucket_cases import Case
+from bucket_cases import Case, one_bucket
 from click.testing import CliRunner
 
 from cloudrun.audit_buckets import bucket_items
@@ -69,6 +69,7 @@ def test_outputs_go_home_and_to_the_bucket(client: Client, job: Path, case: Case
     assert [each["where"] for each in json.loads(listed.stdout)] == [["home", "bucket"]] * 2
 
 
+@one_bucket
 def test_what_was_cleaned_away_at_home_is_found_in_the_bucket(client: Client, job: Path, case: Case) -> None:
     run = walked(client, job, case)
     assert bucket_items(client.settings, on_event=ignore) == []
@@ -91,6 +92,7 @@ def test_what_was_cleaned_away_at_home_is_found_in_the_bucket(client: Client, jo
     assert client.outputs_place(run.id) == ""
 
 
+@one_bucket
 def test_damage_is_said_and_nothing_damaged_comes_home(client: Client, job: Path, case: Case) -> None:
     run = walked(client, job, case)
     shutil.rmtree(client.files(run.id).outputs)
@@ -100,6 +102,7 @@ def test_damage_is_said_and_nothing_damaged_comes_home(client: Client, job: Path
     assert client.outputs(run.id) == []
 
 
+@one_bucket
 def test_a_bucket_that_is_not_there_is_known_before_anything_is_spent(
     client: Client, job: Path, case: Case
 ) -> None:
@@ -109,6 +112,7 @@ def test_a_bucket_that_is_not_there_is_known_before_anything_is_spent(
         client.plan(job, type="local", outputs_to="ftp://somewhere")
 
 
+@one_bucket
 def test_outputs_are_stored_when_the_machine_is_gone(client: Client, job: Path, case: Case) -> None:
     """A slow upload bills no machine."""
     up: list[int] = []
@@ -122,6 +126,7 @@ def test_outputs_are_stored_when_the_machine_is_gone(client: Client, job: Path, 
     assert set(up) == {0}
 
 
+@one_bucket
 def test_a_client_killed_while_it_stores_is_followed_by_one_that_goes_on(
     client: Client, job: Path, case: Case
 ) -> None:
@@ -138,6 +143,7 @@ def test_a_client_killed_while_it_stores_is_followed_by_one_that_goes_on(
     assert client.store.list_charges(open_only=True) == []
 
 
+@one_bucket
 def test_the_setting_gives_every_run_a_bucket(
     client: Client, job: Path, case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,6 +156,7 @@ def test_the_setting_gives_every_run_a_bucket(
     assert Client(load_settings()).plan(job, type="local", outputs_to=other).outputs_to == other
 
 
+@one_bucket
 def test_push_stores_what_came_later_and_says_how_much(client: Client, job: Path, case: Case) -> None:
     run = walked(client, job, case)
     (client.files(run.id).outputs / "notes.txt").write_text("later")
@@ -160,6 +167,7 @@ def test_push_stores_what_came_later_and_says_how_much(client: Client, job: Path
     assert "0 B sent" in CliRunner().invoke(cli, ["outputs", "push", run.id]).stderr
 
 
+@one_bucket
 def test_a_bucket_that_may_not_be_written_costs_no_outputs(client: Client, job: Path, case: Case) -> None:
     case.forbid_storing()
     run = client.submit(client.plan(job, type="local", outputs_to=case.address))
@@ -169,6 +177,7 @@ def test_a_bucket_that_may_not_be_written_costs_no_outputs(client: Client, job: 
     assert isinstance(pushed.exception, Credentials)
 
 
+@one_bucket
 def test_a_bucket_that_went_away_costs_no_outputs(client: Client, job: Path, case: Case) -> None:
     """The run is what it is; its outputs are home, and the message says what to do."""
     plan = replace(client.plan(job, type="local"), outputs_to=case.absent)

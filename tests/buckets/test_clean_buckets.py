@@ -14,7 +14,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "clean"))  # for its homes
 
-from bucket_cases import Case, S3Case
+from bucket_cases import Case, S3Case, one_bucket
 from clean_home import NOW, Home, many
 
 from cloudrun import bucket_outputs, cleaning_buckets
@@ -174,6 +174,7 @@ def test_what_changed_meanwhile_stays(case: Case, home: Home, store: Callable[..
     assert runs(case) == {"aaaa", "bbbb", "cccc"}
 
 
+@one_bucket
 @pytest.mark.parametrize("seed", range(2))
 def test_whatever_is_asked_for_three_things_stay(
     case: Case, home: Home, store: Callable[..., None], seed: int
@@ -208,6 +209,7 @@ class Cut(BaseException):
     """The end of the process."""
 
 
+@one_bucket
 @pytest.mark.parametrize("number", [0, 1, 2, 3])
 def test_cut_anywhere_a_manifest_names_what_is_there(
     case: Case, home: Home, store: Callable[..., None], monkeypatch: pytest.MonkeyPatch, number: int

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -14,8 +13,7 @@ from warm_job import WarmJob
 
 sys.path[:0] = [str(JOBS), str(JOBS / "svhn_rcnn")]
 
-Process = WarmJob | subprocess.Popen[str]
-StartJob = Callable[..., Process]
+StartJob = Callable[..., WarmJob]
 
 
 @pytest.fixture(scope="session")
@@ -29,18 +27,15 @@ def start_job(data_dir: Path, tmp_path: Path) -> Iterator[StartJob]:
     """Start train.py with its outputs in tmp_path/outputs; stdout and stderr come as one stream.
 
     On one thread: two threads that wait for each other crawl when other tests hold the other processor.
-    `cold`: by the interpreter, with all its imports, as a machine starts it.
     """
-    started: list[Process] = []
+    started: list[WarmJob] = []
 
     def start(
-        *args: str, outputs: str = "outputs", env: Mapping[str, str] = {}, train: Path = TRAIN,
-        cold: bool = False,
-    ) -> Process:  # fmt: skip
+        *args: str, outputs: str = "outputs", env: Mapping[str, str] = {}, train: Path = TRAIN
+    ) -> WarmJob:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("CLOUDRUN_")}
         ours = {"CLOUDRUN_DATA_DIR": str(data_dir), "CLOUDRUN_OUTPUT_DIR": str(tmp_path / outputs), **env}
-        told, variables = (*args, "--threads", "1"), {**kept, "OMP_NUM_THREADS": "1", **ours}
-        process = start_cold(train, told, variables) if cold else WarmJob(train, told, variables)
+        process = WarmJob(train, (*args, "--threads", "1"), {**kept, "OMP_NUM_THREADS": "1", **ours})
         started.append(process)
         return process
 
@@ -48,13 +43,6 @@ def start_job(data_dir: Path, tmp_path: Path) -> Iterator[StartJob]:
     for process in started:
         process.kill()
         process.communicate()
-
-
-def start_cold(train: Path, args: Sequence[str], env: Mapping[str, str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-W", "error::UserWarning", str(train), *args],
-        env=env, cwd=train.parent, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ def test_smoke_preset_and_its_resume(start_job: StartJob, run_job: RunJob, tmp_p
 
 
 def test_more_images_than_there_are_is_refused(run_job: RunJob) -> None:
-    code, said = run_job("--preset", "smoke", "--sizes", "100", "700", train=TRAIN, cold=True)
+    code, said = run_job("--preset", "smoke", "--sizes", "100", "700", train=TRAIN)
     assert code == 1
     assert "700 images of mnist are wanted, 480 are there" in said
     assert "Traceback" not in said

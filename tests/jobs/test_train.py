@@ -28,7 +28,7 @@ SMALL = ("--preset", "smoke", "--channels", "8", "--steps", "2")
 
 
 def test_smoke_preset_leaves_all_outputs_and_names_its_data(run_job: RunJob, tmp_path: Path) -> None:
-    code, said = run_job("--preset", "smoke", cold=True)
+    code, said = run_job("--preset", "smoke")
     assert code == 0, said
     outputs = tmp_path / "outputs"
     summary = read_summary(outputs)
