@@ -200,9 +200,9 @@ class MachineVerbs:
 
     def limits(self, candidates: Sequence[Offer]) -> tuple[str, ...]:
         """What on the first of these would not end by itself, for the eye of whoever decides."""
-        from cloudrun import plan
+        from cloudrun import cautions
 
-        return plan.limits(candidates, self.provider)
+        return cautions.limits(candidates, self.provider)
 
     def offers(
         self,

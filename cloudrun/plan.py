@@ -11,22 +11,18 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from cloudrun import catalog
-from cloudrun.attempts import disk_gb_of, offer_of
-from cloudrun.billing import egress_usd
-from cloudrun.bucket import cloud_of
+from cloudrun.attempts import offer_of
 from cloudrun.bundle import refuse_secrets, scan
+from cloudrun.cautions import bundle_warnings, egress_warnings, limits, offer_warnings
 from cloudrun.config import Settings
 from cloudrun.errors import ProviderError, Quota, Refused
 from cloudrun.guard import PULL_GRACE_MINUTES
 from cloudrun.jobs import DEFAULT_STACKS, find_preset, find_shared, load_job
-from cloudrun.ledger import BYTES_PER_GB
 from cloudrun.models import (
     NO_OPTIONS,
-    Bundle,
     DataInput,
     GpuNeed,
     Job,
@@ -39,13 +35,11 @@ from cloudrun.models import (
     Stage,
 )
 from cloudrun.offers import pick_stack, rank
-from cloudrun.providers.base import Need, Provider, SelfRelease
+from cloudrun.providers.base import Need, Provider
 from cloudrun.spending import Spending
 from cloudrun.stacks import NONE, load_stack
 from cloudrun.target import LOCAL, Target, find_target
 
-BIG_BUNDLE_BYTES = 500_000_000  # code is small: past this, data has slipped in
-STALE = timedelta(days=30)  # an older price is the catalogue's: who can ask the provider gets today's
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 Providers = Callable[[str], Provider]
@@ -100,7 +94,7 @@ def make_plan(
             picked, candidates = _choose(ranked, loaded.gpu, stacks, spending)
         if target.local:
             _check_data(loaded, settings, data)
-        warnings = (*_warnings(candidates, spending), *limits(candidates, providers))
+        warnings = (*offer_warnings(candidates, spending), *limits(candidates, providers))
     with clock.stage(Stage.BUNDLE):
         bundle = scan(
             loaded.folder,
@@ -110,7 +104,7 @@ def make_plan(
         )
         if not allow_secrets:
             refuse_secrets(bundle)
-        warnings += _bundle_warnings(bundle)
+        warnings += bundle_warnings(bundle)
         cloud = target.machine.provider if target.machine else candidates[0].provider
         warnings += tuple(egress_warnings(settings, cloud, data))
     return Plan(
@@ -321,61 +315,6 @@ def _check_data(job: Job, settings: Settings, given: Sequence[DataInput]) -> Non
         if need.required and not place.is_dir():
             hint = need.description or "the job's README.md says how to get it; or give it with --data"
             raise Refused(f"job {job.name} needs data that is not here: {place}", hint=hint)
-
-
-def _warnings(candidates: Sequence[Offer], spending: Spending) -> tuple[str, ...]:
-    first = candidates[0] if candidates else None
-    if first is None or first.market is Market.OWN:
-        return ()
-    found = [first.warning] if first.warning else []
-    if first.price_per_hour_usd is None:
-        found.append("the price is unknown; the total cannot be said")
-    elif first.price_as_of and datetime.now(UTC).date() - first.price_as_of > STALE:
-        found.append(
-            f"the price is of {first.price_as_of}, from the catalogue: {first.provider} was not asked"
-        )
-    remark = catalog.running_cost_per_hour_usd(first.provider, disk_gb_of(first, spending.disk_gb))[1]
-    if remark:
-        found.append(remark)
-    if spending.max_hours is None and spending.budget_usd is None:
-        found.append("no limit: only the idle end stops the machine; set --max-hours or --budget")
-    return tuple(found)
-
-
-def egress_warnings(settings: Settings, cloud: str, data: Sequence[DataInput]) -> Iterator[str]:
-    """What a rented machine will fetch from another cloud, and about what that one takes for it."""
-    if not data or egress_usd(cloud, Decimal(0)) is None:
-        return
-    from cloudrun.datasets_remote import places  # what talks to machines with it
-
-    for each in data:
-        sender = next(map(cloud_of, places(settings, cloud, each.digest)), cloud)
-        usd = egress_usd(sender, Decimal(each.size_bytes) / BYTES_PER_GB)
-        if sender != cloud and usd is not None:
-            yield (
-                f"{each.source} lies at {sender}, which takes about {usd:.2f} USD for sending it to {cloud}, "
-                "as far as the machine lacks it; the first 100 GB of a month are free"
-            )
-
-
-def limits(candidates: Sequence[Offer], providers: Providers) -> tuple[str, ...]:
-    """What will not end by itself on the first candidate, as its provider knows it."""
-    first = candidates[0] if candidates else None
-    if first is None or first.market is Market.OWN:
-        return ()
-    try:
-        provider = providers(first.provider)
-    except ProviderError:  # planned from the catalogue alone
-        return ()
-    said = provider.limits(first) if isinstance(provider, SelfRelease) else ""
-    return (said,) if said else ()
-
-
-def _bundle_warnings(bundle: Bundle) -> tuple[str, ...]:
-    if bundle.size_bytes <= BIG_BUNDLE_BYTES:
-        return ()
-    gigabytes = bundle.size_bytes / 1e9
-    return (f"{gigabytes:.1f} GB of code: put data elsewhere, or name it in .cloudrunignore",)
 
 
 def _fix(offer: Offer, need: GpuNeed, stacks: Sequence[Stack]) -> str:

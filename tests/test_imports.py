@@ -28,9 +28,11 @@ LAYERS = (
     " client_outputs client_stacks",
     "supervise",
     "audit audit_buckets audit_home audit_item",
-    "plan execute spending adopt"
+    "plan execute adopt"
     " machines describing estimate doctor cleaning_machines health health_look gpu_seen"
     " images_bake images_list",
+    "cautions",
+    "spending",
     "follow carry access rent machine_off images_own images_charged outbox datasets_remote charging capacity"
     " runrecord attempts context",
     "provision provision_steps remote.transfer remote.process remote.agentlink remote.datalink",

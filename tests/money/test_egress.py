@@ -15,12 +15,12 @@ from money_samples import OFFER, START, a_charge, a_run, an_attempt
 
 from cloudrun import charging, measured
 from cloudrun.billing import egress_parts, egress_usd
+from cloudrun.cautions import egress_warnings
 from cloudrun.client import Client
 from cloudrun.errors import ProviderError
 from cloudrun.keptdata import add_place
 from cloudrun.ledger import run_cost_usd, sent_home
 from cloudrun.models import DataInput, Market, Offer
-from cloudrun.plan import egress_warnings
 from cloudrun.store import Store
 
 GIGABYTES = st.decimals(Decimal(0), Decimal(200_000), places=3)
