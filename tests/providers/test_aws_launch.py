@@ -34,7 +34,7 @@ import itertools, os, signal, sys
 from dataclasses import replace
 from pathlib import Path
 import boto3
-folder, home, url, every, *regions = sys.argv[1:]
+folder, home, url, first, *regions = sys.argv[1:]
 sys.path[:0] = [folder, str(Path(folder).parent)]
 from aws_help import CPU, spec
 from cloudrun.config import Settings
@@ -60,7 +60,7 @@ def child(step, region):
     provider.launch(spec("box", token=f"token-{step}", offer=replace(CPU, region=region)))
     os._exit(0)
 
-for step, region in zip(itertools.count(1, int(every)), regions):
+for step, region in zip(itertools.count(int(first), 3), regions):
     pid = os.fork()
     if not pid:
         child(step, region)
@@ -340,17 +340,16 @@ def test_what_only_azure_has_is_refused(cloud: Cloud, asked: dict[str, str]) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("every", [3, *exhaustive(1)])
+@pytest.mark.parametrize("first", [1, *exhaustive(2, 3)])
 def test_a_launch_that_is_killed_anywhere_goes_on_to_one_machine(
-    every: int, cloud: Cloud, tmp_path: Path
+    first: int, cloud: Cloud, tmp_path: Path
 ) -> None:
-    """Before and after each write, each request, each answer, in a region that was never used before; or at
-    every third of these points."""
+    """Before and after every third write, request, answer, in a region that was never used before."""
     regions = [name for name in cloud.stranger()._session.regions() if zones_offering(name, CPU.type)]
     done = subprocess.run(
         [
             *(sys.executable, "-c", LAUNCH_AND_DIE, Path(__file__).parent, tmp_path),
-            *(cloud.double.url, str(every), *regions),
+            *(cloud.double.url, str(first), *regions),
         ],
         capture_output=True,
         text=True,
@@ -361,9 +360,9 @@ def test_a_launch_that_is_killed_anywhere_goes_on_to_one_machine(
     steps, code = map(int, done.stdout.split())
     assert code == 0
     assert steps > 20
-    made_before = [tokens(cloud).count(f"token-{step}") for step in range(1, steps + 1, every)]
+    made_before = [tokens(cloud).count(f"token-{step}") for step in range(first, steps + 1, 3)]
     assert set(made_before) == {0, 1}
-    for step, region in zip(range(1, steps, every), regions, strict=False):
+    for step, region in zip(range(first, steps, 3), regions, strict=False):
         provider = cloud.provider(home=tmp_path / str(step))
         asked = spec("box", token=f"token-{step}", offer=replace(CPU, region=region))
         machine = provider.launch(asked)
