@@ -21,6 +21,7 @@ def threads_and_algorithms() -> Iterator[None]:
     yield
     torch.set_num_threads(before[0])
     torch.use_deterministic_algorithms(before[1])
+    torch.set_flush_denormal(False)  # hypothesis wants the smallest numbers
 
 
 def frame_of(outputs: Path, resume_from: Path | None = None, **given: object) -> Frame:
