@@ -192,7 +192,7 @@ def follow_to_end(
     return log, last
 
 
-def wait_for(condition: Callable[[], object], *, timeout_s: float = 30.0) -> None:
+def wait_for(condition: Callable[[], object], *, timeout_s: float = 90.0) -> None:
     """Until the condition holds; what is awaited here is another process, so there is no event to wait on."""
     until = time.monotonic() + timeout_s
     while not condition():

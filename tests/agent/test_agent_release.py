@@ -149,7 +149,7 @@ def test_an_azure_that_never_answers_ends_the_work_in_time(
     azure.always[ORDER] = (0, b"", {})
     began = time.monotonic()
     assert release(env, 1).returncode == 0
-    assert 1 <= time.monotonic() - began < 10
+    assert 1 <= time.monotonic() - began < 60
     assert is_off(tmp_path)
 
 
@@ -169,7 +169,7 @@ def test_an_order_without_effect_ends_the_work(
     azure.ends_as = ""
     began = time.monotonic()
     assert release(env, 0.5).returncode == 0
-    assert 2.5 <= time.monotonic() - began < 15
+    assert 2.5 <= time.monotonic() - began < 60
     assert is_off(tmp_path)
 
 

@@ -250,7 +250,7 @@ def servers_of(provider: LocalProvider, machine: Machine) -> list[int]:
     ]
 
 
-def until(condition: Callable[[], bool], *, within_s: float = 30) -> None:
+def until(condition: Callable[[], bool], *, within_s: float = 90) -> None:
     deadline = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < deadline

@@ -56,7 +56,7 @@ class Server:
         for pid in everyone:
             with suppress(ProcessLookupError):  # its parent's end was its own
                 os.kill(pid, signal.SIGKILL)
-        give_up_at = time.monotonic() + 10
+        give_up_at = time.monotonic() + 60
         while any(processes.start_mark(pid) for pid in everyone):  # signals take time
             assert time.monotonic() < give_up_at
             time.sleep(0.005)
@@ -151,7 +151,7 @@ def launch(provider: LocalProvider, name: str, *, token: str = "") -> Machine:
     )
 
 
-def await_port(address: SshAddress, *, within_s: float = 30) -> None:
+def await_port(address: SshAddress, *, within_s: float = 90) -> None:
     """sshd tells nobody that it listens, so it is asked until it does."""
     deadline = time.monotonic() + within_s
     while True:

@@ -162,7 +162,7 @@ def test_a_clock_an_hour_off_moves_neither_times_nor_the_deadline(client: Client
     assert run.state is RunState.SUCCEEDED, b"".join(client.logs(run.id))
     assert run.started_at is not None
     assert run.ended_at is not None
-    slack = timedelta(seconds=2)
+    slack = timedelta(seconds=30)
     assert before - slack <= run.started_at < run.ended_at <= datetime.now(UTC) + slack
 
     ctx = client.context()

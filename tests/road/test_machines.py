@@ -6,7 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,7 +22,7 @@ from cloudrun.models import MachineState, RunState
 from cloudrun.remote.openssh import control_folder
 
 
-def wait_for_state(client: Client, name: str, state: MachineState, within_s: float = 30) -> None:
+def wait_for_state(client: Client, name: str, state: MachineState, within_s: float = 90) -> None:
     give_up_at = time.monotonic() + within_s
     while time.monotonic() < give_up_at:
         seen = {machine.name: machine.state for machine in client.machines(all=True)}
@@ -48,6 +50,15 @@ def server_pid(client: Client, name: str) -> int:
     raise AssertionError("nobody listens")
 
 
+@pytest.fixture
+def own_sockets(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No other test's connections beside one's own."""
+    with tempfile.TemporaryDirectory(prefix="cr-") as folder:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
+        yield
+
+
+@pytest.mark.usefixtures("own_sockets")
 def test_warming_up_opens_the_connection_before_it_is_needed(client: Client) -> None:
     before = set(control_folder().glob("*.[0-9]"))
     client.launch(name="m", stack="none")
@@ -55,7 +66,7 @@ def test_warming_up_opens_the_connection_before_it_is_needed(client: Client) -> 
     subprocess.run(["ssh", "-S", str(socket), "-O", "exit", "m"], check=True, capture_output=True)
     client.warm_up("other")  # no such machine: nothing to connect to
     client.warm_up()
-    give_up_at = time.monotonic() + 20
+    give_up_at = time.monotonic() + 60
     while not socket.exists():
         assert time.monotonic() < give_up_at
         time.sleep(0.02)

@@ -222,7 +222,7 @@ def home(server: EmbeddedServer) -> Path:
     return server.settings.machines_dir.resolve() / "box" / "home"
 
 
-def until(condition: object, *, within_s: float = 30) -> None:
+def until(condition: object, *, within_s: float = 90) -> None:
     """What happens in a process that is not our child can only be asked for."""
     deadline = time.monotonic() + within_s
     while not condition():  # type: ignore[operator]

@@ -137,10 +137,10 @@ def test_a_job_that_trains_instead_is_ended_with_all_its_processes(
         f"open({str(here / 'pid')!r}, 'w').write(str(child.pid))\n"
         "time.sleep(300)\n"
     )
-    with pytest.raises(JobError, match="did not describe itself within 3 s"):
-        describe_job(load_settings(), "tiny", timeout_s=3)
+    with pytest.raises(JobError, match="did not describe itself within 6 s"):
+        describe_job(load_settings(), "tiny", timeout_s=6)
     pid = int((here / "pid").read_text())
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while _alive(pid):
         assert time.monotonic() < deadline
         time.sleep(0.02)
