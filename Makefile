@@ -53,6 +53,11 @@ bench: $(READY)
 	$(BIN)/python benchmarks/bench_rcnn.py
 	$(BIN)/python benchmarks/bench_bn.py
 	$(BIN)/python benchmarks/bench_transfer.py
+	$(BIN)/python benchmarks/bench_clean.py
+	$(BIN)/python benchmarks/bench_ledger.py
+	$(BIN)/python benchmarks/bench_bucket.py
+	@if [ "$$(id -u)" = 0 ]; then $(BIN)/python benchmarks/bench_bake.py; \
+	else echo "bench_bake.py needs root: not measured"; fi
 
 wheel: $(READY)
 	$(BIN)/python -m build --wheel --no-isolation
