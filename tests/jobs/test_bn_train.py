@@ -31,13 +31,11 @@ SMALL = ("--preset", "smoke", "--limit", "128")
 def whole_grid(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The outputs of one run of everything, and what it said."""
     outputs = tmp_path_factory.mktemp("grid") / "outputs"
-    done = subprocess.run(
-        [sys.executable, "-W", "error::UserWarning", str(TRAIN), *SMALL, "--threads", "1"],
-        env={"PATH": "", "CLOUDRUN_OUTPUT_DIR": str(outputs), "OMP_NUM_THREADS": "1"},
-        cwd=JOB, capture_output=True, text=True, timeout=150,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    return outputs, done.stdout
+    env = {"PATH": "", "CLOUDRUN_OUTPUT_DIR": str(outputs), "OMP_NUM_THREADS": "1"}
+    process = WarmJob(TRAIN, (*SMALL, "--threads", "1"), env)
+    said, _ = process.communicate(timeout=150)
+    assert process.returncode == 0, said
+    return outputs, said
 
 
 def by_cell(outputs: Path) -> dict[str, list[dict[str, object]]]:
