@@ -1,7 +1,8 @@
 """Begins many launches and kills each (SIGKILL) at a random moment: `killer.py HOME COUNT SEED JOB CLOUD`.
 
-Half of them die at a chosen request to the cloud, before it is sent or with its answer unread; the
-others at a random time. Every child is a process of its own, forked with everything imported.
+One in five dies with the answer unread that gives it its machine, however loaded this computer is. Half of
+the others die at a chosen request to the cloud, before it is sent or with its answer unread; the rest at a
+random time. Every child is a process of its own, forked with everything imported.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ class Target:
     region: str
     most_requests: int  # of one launch, about
     sender: Any  # the class whose method `send` does it
+    rents: Callable[[Any], bool]  # whether a request asks for a machine
 
     @property
     def place(self) -> dict[str, Any]:
@@ -45,8 +47,20 @@ class Target:
 
 
 CLOUDS: Mapping[str, Target] = {
-    "aws": Target("p2.xlarge", "us-east-2", 6, botocore.httpsession.URLLib3Session),
-    "azure": Target("Standard_NC4as_T4_v3", "eastus", 18, requests.adapters.HTTPAdapter),
+    "aws": Target(
+        "p2.xlarge",
+        "us-east-2",
+        6,
+        botocore.httpsession.URLLib3Session,
+        lambda request: "RunInstances" in str(request.body),
+    ),
+    "azure": Target(
+        "Standard_NC4as_T4_v3",
+        "eastus",
+        18,
+        requests.adapters.HTTPAdapter,
+        lambda request: request.method == "PUT" and "/virtualmachines/" in request.url.lower(),
+    ),
 }
 
 
@@ -55,29 +69,30 @@ class Doom:
     request: int = 0  # the number of the request that it dies at
     sent: bool = False  # before that one is sent, or with its answer unread
     after_s: float = 0.0
+    rented: bool = False  # with the answer unread that gives it its machine
 
 
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def die_in(doomed: Doom, sender: Any) -> None:
+def die_in(doomed: Doom, target: Target) -> None:
     """Let the process end at a request, or some time after its first one."""
-    honest = sender.send
+    honest = target.sender.send
     count = itertools.count(1)
 
-    def send(self: object, *request: object, **more: object) -> object:
+    def send(self: object, *request: Any, **more: object) -> object:
         number = next(count)
         if number == 1 and doomed.after_s:
             signal.setitimer(signal.ITIMER_REAL, doomed.after_s)  # SIGALRM is not caught: as sudden as -9
         if number == doomed.request and not doomed.sent:
             die()
         answer = honest(self, *request, **more)
-        if number == doomed.request:
+        if number == doomed.request or (doomed.rented and target.rents(request[0])):
             die()
         return answer
 
-    sender.send = send
+    target.sender.send = send
 
 
 def act(client: Client, kind: int, job: str, target: Target) -> None:
@@ -97,11 +112,13 @@ def one(seed: int, job: str, target: Target) -> None:
     devnull = os.open(os.devnull, os.O_WRONLY)
     os.dup2(devnull, 2)
     client = Client(load_settings())
-    if chance.random() < 0.5:
+    if seed % 5 == 0:
+        doomed = Doom(rented=True)
+    elif chance.random() < 0.5:
         doomed = Doom(request=chance.randint(1, target.most_requests), sent=chance.random() < 0.5)
     else:
         doomed = Doom(after_s=chance.uniform(0.01, LONGEST_S))
-    die_in(doomed, target.sender)
+    die_in(doomed, target)
     act(client, chance.randrange(5), job, target)
 
 
