@@ -25,6 +25,11 @@ def runner_pid(machine: LocalShell, key: str = KEY) -> int:
     return int((machine.run_dir(key) / "runner").read_text())
 
 
+def runner_lives(machine: LocalShell) -> bool:
+    told = (machine.run_dir(KEY) / "runner").read_text()  # empty while it writes its number
+    return bool(told) and int(told) in pids_of(machine.home)
+
+
 def state_of(machine: LocalShell, key: str = KEY) -> dict:
     return json.loads((machine.run_dir(key) / "state.json").read_text())
 
@@ -293,7 +298,7 @@ def test_killing_the_runner_again_and_again_under_follow(machine: LocalShell) ->
             for _ in range(3):
                 kill_runner(machine)
                 wait_for(lambda: process.status(machine, KEY).state is ProcessState.RUNNING)
-                wait_for(lambda: runner_pid(machine) in pids_of(machine.home))
+                wait_for(lambda: runner_lives(machine))
             kill_runner(machine)  # follow itself has to notice this one
             go(machine)
     assert isinstance(seen[-1], process.StateChange)
