@@ -119,8 +119,9 @@ def _text(x: float, y: float, text: str, anchor: str, style: str = "") -> str:
 
 
 def _short(name: str) -> str:
-    most = 26
-    return name if len(name) <= most else name[: most - 1] + "…"
+    """Beginning and end, which tells names apart that end in a time; pointed at, the bar says it whole."""
+    most, end = 23, 8
+    return name if len(name) <= most else f"{name[: most - end - 1]}…{name[-end:]}"
 
 
 def _svg(wide: int, high: float, parts: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ from html import escape
 from cloudrun.cli.cost_charts import COLOURS, bars, columns, legend, pairs
 from cloudrun.cli.cost_text import NONE, Money
 from cloudrun.cli.text import UNKNOWN
-from cloudrun.report import CostReport, Row, Running, Saving
+from cloudrun.report import IMAGE_TYPE, CostReport, Row, Running, Saving
 
 MOST_DAYS = 62  # a column a day up to two months, a month beyond
 MOST_SERIES = COLOURS
@@ -105,14 +105,10 @@ def _tiles(pages: Pages, money: Money) -> str:
     month = f"{asked.made_at:%Y-%m}"
     this_month = next((row for row in pages.months.rows if row.key == month), Row(month))
     saved = [each.saved_usd for each in asked.savings if each.saved_usd is not None]
-    on = sum(1 for each in asked.running if each.on)
     tiles = [
         ("in all", _total(asked.total, money)),
         ("this month", _total(this_month, money)),
-        (
-            "what costs now",
-            f"{len(asked.running)}" + (f", {on} on" if on != len(asked.running) else ""),
-        ),
+        ("what costs now", _counted(asked.running)),
         ("spot saved", money.total(sum(saved, Decimal(0))) if saved else "nothing yet"),
     ]
     billed = asked.total.billed_usd
@@ -121,6 +117,14 @@ def _tiles(pages: Pages, money: Money) -> str:
     return '<div class="tiles">' + "".join(
         f'<div><span class="quiet">{name}</span><b>{escape(value)}</b></div>' for name, value in tiles
     ) + "</div>"  # fmt: skip
+
+
+def _counted(running: Sequence[Running]) -> str:
+    images = sum(each.type == IMAGE_TYPE for each in running)
+    on = sum(each.on and each.type != IMAGE_TYPE for each in running)
+    off = len(running) - images - on
+    parts = [(on, "on"), (off, "off"), (images, "image" if images == 1 else "images")]
+    return ", ".join(f"{count} {what}" for count, what in parts if count) or "nothing"
 
 
 def _over_time(pages: Pages, money: Money) -> str:

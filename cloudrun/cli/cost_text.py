@@ -51,9 +51,9 @@ class Money:
         return UNKNOWN if amount_usd is None else plain_money(amount_usd * self.rates[self.currency])
 
     def axis(self, amount_usd: Decimal) -> str:
-        """As short as it can be: no empty cents."""
-        text = self.total(amount_usd)
-        return text.removesuffix(".00")
+        """As short as it can be, no empty cents; parts of a cent where a whole scale is cents."""
+        amount = amount_usd * self.rates[self.currency]
+        return plain_money(amount) if amount < 1 else self.total(amount_usd).removesuffix(".00")
 
     def exact(self, amount_usd: Decimal | None) -> str | None:
         """For files and JSON: a plain number, rounded to a coin only where it is not USD."""

@@ -48,7 +48,7 @@ def _panel(plt: Any, axis: Any, cells: list[CellResult], measure: str) -> None:
     what = "accuracy" if measure == "acc" else "loss, log scale"
     net = "FC on features" if row.net == FC else "whole net"
     data = f"{'Stand-in for ' * (' NOT ' in cells[0].data)}{TITLES[row.data]}"
-    axis.set_title(f"{data}, {net}, {row.rate:g}: {what}", loc="left", fontsize=9)
+    axis.set_title(f"{data}, {net}\nrate {row.rate:g}: {what}", loc="left", fontsize=9)
     axis.set_xlabel("epoch", fontsize=8)
     axis.tick_params(labelsize=8)
     axis.xaxis.get_major_locator().set_params(integer=True)

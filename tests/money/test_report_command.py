@@ -15,7 +15,8 @@ import pytest
 from commandline import Cli
 from money_samples import START, a_charge, a_machine
 
-from cloudrun.cli.cost_charts import HALF_LETTER, WIDTH, columns
+from cloudrun.cli.cost_charts import HALF_LETTER, NAME, WIDTH, bars, columns
+from cloudrun.cli.cost_text import Money
 from cloudrun.models import Market
 from cloudrun.report import make_report, make_series
 from cloudrun.store import Store
@@ -197,6 +198,23 @@ def test_names_below_the_columns_stay_within_the_picture(count: int) -> None:
     assert places[-1][1] == names[-1]
     assert places[-1][0] + HALF_LETTER * len(names[-1]) <= WIDTH
     assert all(one < other - 2 * HALF_LETTER * 6 for (one, _), (other, _) in pairwise(places))
+
+
+@pytest.mark.parametrize("spent_usd", ["0.003", "0.0278", "0.11", "1", "28.04", "1234"])
+def test_a_scale_says_no_amount_twice(spent_usd: str) -> None:
+    picture = columns(
+        ["Nov 1"], {"x": [Decimal(spent_usd)]}, Money("USD", {"USD": Decimal(1)}, stated=False).axis
+    )
+    scale = re.findall(r'text-anchor="end">([^<]*)<', picture)
+    assert len(scale) == len(set(scale)) == 5
+
+
+def test_bars_tell_names_apart_that_end_in_a_time() -> None:
+    names = [f"bake-cuda8-theano-20261121-2115{number}" for number in (16, 59)]
+    picture = bars([(name, Decimal(1)) for name in names], str)
+    shown = re.findall(r'text-anchor="end">([^<]*)<', picture)
+    assert len(set(shown)) == 2
+    assert max(map(len, shown)) * 2 * HALF_LETTER < NAME - 10
 
 
 def test_what_is_left_out_counts_open_lines_too(store: Store) -> None:
