@@ -11,7 +11,8 @@ from html import escape
 from cloudrun.cli.cost_charts import COLOURS, bars, columns, legend, pairs
 from cloudrun.cli.cost_text import NONE, Money
 from cloudrun.cli.text import UNKNOWN
-from cloudrun.report import IMAGE_TYPE, CostReport, Row, Running, Saving
+from cloudrun.report import CostReport, Row, Running, Saving
+from cloudrun.store_charges import IMAGE_TYPE
 
 MOST_DAYS = 62  # a column a day up to two months, a month beyond
 MOST_SERIES = COLOURS
