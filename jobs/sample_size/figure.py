@@ -25,6 +25,8 @@ def draw(file: Path, curves: list[Curve]) -> None:
     percent = plt.matplotlib.ticker.PercentFormatter(1.0)
     left.set_title("Test accuracy", loc="left", fontsize=11)
     left.yaxis.set_major_formatter(percent)
+    lowest, highest = left.get_ylim()
+    left.set_ylim(lowest, min(highest, 1 + 0.02 * (1 - lowest)))  # an interval may reach past 100 %
     right.set_title("Test error, log scale, with its power law", loc="left", fontsize=11)
     right.set_yscale("log")
     right.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")

@@ -82,10 +82,7 @@ class Study:
         self.args = args
         self.frame = Frame(args, folders, job=HERE)
         self.device = self.frame.device
-        self.data = {
-            name: Images(imagesets.load(name, args.data, folders.data, limit=args.limit), self.device)
-            for name in args.sets
-        }
+        self.data, self.left_out = self.load_data()
         self.frame.refuse_others(data={name: data.about for name, data in self.data.items()})
         self.cells = self.plan_cells()
         self.place = self.epoch = self.batch = 0  # done: cells, epochs of this one, batches of this epoch
@@ -96,12 +93,26 @@ class Study:
             self.place, self.epoch, self.batch = (self.saved[name] for name in ("place", "epoch", "batch"))
         self.frame.open(self.about())
 
+    def load_data(self) -> tuple[dict[str, Images], dict[str, str]]:
+        """The sets, and those left out because another one, which is named, has the same stand-in."""
+        data: dict[str, Images] = {}
+        left_out: dict[str, str] = {}
+        for name in self.args.sets:
+            sets = imagesets.load(name, self.args.data, self.frame.folders.data, limit=self.args.limit)
+            images = Images(sets, self.device)
+            same = [other for other in data if torch.equal(data[other].images, images.images)]
+            if same:
+                left_out[name] = same[0]
+            else:
+                data[name] = images
+        return data, left_out
+
     def plan_cells(self) -> list[Cell]:
         """Seed by seed, so that a run that was stopped early has whole curves."""
         cells = []
         for seed in self.args.seeds:
-            for name in self.args.sets:
-                most = len(self.data[name].labels)
+            for name, data in self.data.items():
+                most = len(data.labels)
                 sizes = sorted({size or most for size in self.args.sizes})
                 if sizes[-1] > most:
                     raise imagesets.DataError(
@@ -253,6 +264,8 @@ class Study:
         about = self.about()
         for name, words in about["data"].items():
             say(f"data     {name}: {words}; a net of {about['parameters'][name]:,} parameters")
+        for name, other in self.left_out.items():
+            say(f"data     {name}: left out, as its stand-in is that of {other}")
         say(f"machine  {settings.in_words(about['machine'])}")
         sizes = ", ".join(f"{size:,}" for size in sorted({cell.images for cell in self.cells}))
         say(f"plan     {len(self.cells)} trainings, of {sizes} images")

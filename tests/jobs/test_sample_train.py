@@ -43,6 +43,15 @@ def test_smoke_preset_and_its_resume(start_job: StartJob, run_job: RunJob, tmp_p
     assert metric_lines(tmp_path / "second") == lines
 
 
+def test_a_second_set_with_the_same_stand_in_is_left_out(run_job: RunJob, tmp_path: Path) -> None:
+    arguments = ("--preset", "smoke", "--sets", "mnist", "fashion", "--sizes", "60")
+    code, said = run_job(*arguments, outputs="once", train=TRAIN)
+    assert code == 0, said
+    assert "fashion: left out, as its stand-in is that of mnist" in said
+    assert {line["set"] for line in metric_lines(tmp_path / "once")} == {"mnist"}
+    assert len(read_summary(tmp_path / "once")["curves"]) == 1
+
+
 def test_more_images_than_there_are_is_refused(run_job: RunJob) -> None:
     code, said = run_job("--preset", "smoke", "--sizes", "100", "700", train=TRAIN)
     assert code == 1
