@@ -32,8 +32,8 @@ def draw(file: Path, curves: list[Curve]) -> None:
     right.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
     right.yaxis.set_minor_formatter(lambda value, _: f"{100 * value:g} %" if f"{value:e}"[0] in "25" else "")
     images = sorted({size.images for curve in curves for size in curve.sizes})
-    _finish(left, images)
-    _finish(right, [*images, AHEAD * images[-1]])
+    _finish(left, images, legend="lower right")
+    _finish(right, [*images, AHEAD * images[-1]], legend="upper right")
     plots.name(figure, "Accuracy against the number of training images", _note(curves))
     plots.save(plt, figure, file)
 
@@ -63,13 +63,13 @@ def _errors(axis: Any, curve: Curve, colour: str) -> None:
                   color="white", markeredgecolor=colour, markeredgewidth=1.4)  # fmt: skip
 
 
-def _finish(axis: Any, images: list[int]) -> None:
+def _finish(axis: Any, images: list[int], *, legend: str) -> None:
     axis.set_xscale("log")
     axis.set_xticks(images, [f"{count:,}" for count in images], fontsize=8.5)
     axis.tick_params(axis="x", which="minor", labelbottom=False)
     axis.set_xlabel("training images, log scale")
     plots.plain(axis)
-    axis.legend(frameon=False, fontsize=9)
+    axis.legend(loc=legend, frameon=False, fontsize=9)
 
 
 def _short(curve: Curve) -> str:
