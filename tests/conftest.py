@@ -9,9 +9,11 @@ import signal
 # Azure's price list is open to everybody: planning without an account asks for it. Nobody listens here.
 os.environ.setdefault("CLOUDRUN_AZURE_PRICES_URL", "http://127.0.0.1:9/prices")
 
-# A shell in the background leaves Ctrl-C ignored for all that it starts, and tests press it.
+# A shell in the background leaves Ctrl-C ignored for all that it starts, nohup a hangup; tests need both.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_finish() -> None:
