@@ -94,7 +94,7 @@ class ImageVerbs(MachineVerbs):
     def kept_images_usd(self) -> tuple[int, Decimal | None]:
         """How many images the ledger has an open line of, and what they cost an hour: None where a price is
         unknown. Asks nobody."""
-        lines = [line for line in self.store.list_charges(open_only=True) if line.what == SNAPSHOT]
+        lines = self.store.list_charges(what=SNAPSHOT, open_only=True)
         if not lines:
             return 0, Decimal(0)
         from cloudrun.ledger import per_hour_usd  # the catalogue with it

@@ -66,13 +66,9 @@ def settle(ctx: Context, provider: str, images: Sequence[OwnImage]) -> None:
             _open_again(ctx, image)
 
 
-def open_lines(store: Store, provider: str = "") -> list[Charge]:
-    """Of the images at that provider, or at all."""
-    return [
-        line
-        for line in store.list_charges(open_only=True)
-        if line.what == SNAPSHOT and provider in ("", line.provider)
-    ]
+def open_lines(store: Store, provider: str) -> list[Charge]:
+    """Of the images at that provider."""
+    return [line for line in store.list_charges(what=SNAPSHOT, open_only=True) if line.provider == provider]
 
 
 def bake_lock(settings: Settings, machine: str) -> Path:

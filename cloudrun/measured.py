@@ -39,8 +39,8 @@ def hours_by_gpu(store: Store, *, job: str, preset: str) -> dict[str, list[Decim
 def sent_gb(store: Store, run: Run) -> Decimal:
     """What the run sent home as the ledger has it, else as much as its outputs hold at home."""
     clouds = {attempt.offer.provider for attempt in store.list_attempts(run.id)}  # not a bucket's of another
-    lines = [line for line in store.list_charges(run=run.id) if line.what == "egress" and not line.void]
-    lines = [line for line in lines if line.provider in clouds]
+    sent = store.list_charges(run=run.id, what="egress")
+    lines = [line for line in sent if line.provider in clouds and not line.void]
     return sum((line.quantity for line in lines), Decimal(0)) or Decimal(run.outputs_bytes) / BYTES_PER_GB
 
 

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from cloudrun import assets
 from cloudrun.config import AS_FOUND, Settings
 from cloudrun.models import Stack
+from cloudrun.stacks_lock import pip_words
 
 FRAMEWORKS = "20-frameworks"
 GPU_SEEN = "90-gpu-seen"
@@ -149,7 +150,7 @@ def _parameters(stack: Stack, settings: Settings) -> Mapping[str, Mapping[str, s
         PACKAGES: {"PACKAGES": " ".join(f"{name}={version}" for name, version in stack.packages)},
         "16-python": {"PYTHON": "" if as_found else stack.python},
         FRAMEWORKS: {
-            "FRAMEWORKS": " ".join(f"{name}=={pin}" if pin else name for name, pin in pins),
+            "FRAMEWORKS": " ".join(pip_words(pins, {})),
             "WHEELS": " ".join(f"{name}={mirrored(url, settings)}" for name, url in stack.wheels),
             "HASHES": "" if as_found else " ".join(f"{name}={hexes}" for name, hexes in hashes),
             "PIP_INDEX": settings.pip_index_url,

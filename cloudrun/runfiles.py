@@ -45,26 +45,22 @@ class RunFiles:
     def note_home(self, attempt: int, note: str = "") -> None:
         """What there is of that attempt's outputs is at home, verified: its machine is not needed any more.
         note: what there is to say of them in the run's last word."""
-        self._home.write_text(f"{attempt}\n{note}", encoding="utf-8")
+        _note(self._home, attempt, note)
 
     def home_note(self, attempt: int) -> str | None:
         """The note that was left with `note_home` for that attempt; None where that was not called."""
-        try:
-            number, _, note = self._home.read_text(encoding="utf-8").partition("\n")
-        except OSError:
-            return None
-        return note if number == str(attempt) else None
+        return _noted(self._home, attempt)
 
     def note_outbox(self, attempt: int, until: datetime) -> None:
         """So long that attempt's machine may store in the run's bucket, by the addresses left there."""
-        self._outbox.write_text(f"{attempt}\n{until.isoformat()}", encoding="ascii")
+        _note(self._outbox, attempt, until.isoformat())
 
     def outbox_until(self, attempt: int) -> datetime | None:
         """What was noted with `note_outbox` for that attempt; None where that was not called."""
         try:
-            number, _, until = self._outbox.read_text(encoding="ascii").partition("\n")
-            return datetime.fromisoformat(until) if number == str(attempt) else None
-        except (OSError, ValueError):
+            until = _noted(self._outbox, attempt)
+            return None if until is None else datetime.fromisoformat(until)
+        except ValueError:
             return None
 
     def create(self) -> None:
@@ -122,6 +118,19 @@ def _address_in(record: Any) -> str:
         return str(record["order"].get("outputs_to", ""))
     except (KeyError, TypeError, AttributeError):
         return ""
+
+
+def _note(path: Path, attempt: int, text: str) -> None:
+    path.write_text(f"{attempt}\n{text}", encoding="utf-8")
+
+
+def _noted(path: Path, attempt: int) -> str | None:
+    """What was noted there of that attempt; None where nothing was, or of another one."""
+    try:
+        number, _, text = path.read_text(encoding="utf-8").partition("\n")
+    except OSError:
+        return None
+    return text if number == str(attempt) else None
 
 
 def _write_whole(path: Path, text: str) -> None:

@@ -7,7 +7,7 @@ what a framework stands on, two dozen packages for a torch with its CUDA librari
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,8 @@ from cloudrun.errors import JobError
 
 Locked = tuple[str, str, str]  # name, version, hex digests with commas
 
-MAX_BYTES = (
-    100_000  # it travels as words of a command line, of which Linux takes 131,072 bytes each (execve(2))
-)
+# It travels as words of a command line, of which Linux takes 131,072 bytes each (execve(2)).
+MAX_BYTES = 100_000
 # The minor version of glibc 2 in each Ubuntu (packages.ubuntu.com, libc6): which manylinux wheels run there.
 GLIBC = {"ubuntu-16.04": 23, "ubuntu-18.04": 27, "ubuntu-20.04": 31, "ubuntu-22.04": 35, "ubuntu-24.04": 39}
 OLD_TAGS = ("manylinux2014", "manylinux2010", "manylinux1", "linux")  # of before PEP 600
@@ -93,7 +92,7 @@ def _row(item: Mapping[str, Any]) -> tuple[str, str]:
     return name, f"{name}=={item['metadata']['version']} \\\n    --hash=sha256:{digest}\n"
 
 
-def pip_words(pins: Sequence[tuple[str, str]], wheels: Mapping[str, str]) -> list[str]:
+def pip_words(pins: Iterable[tuple[str, str]], wheels: Mapping[str, str]) -> list[str]:
     """What a stack asks pip for, as words of its command line."""
     return [
         f"{name} @ {wheels[name]}" if name in wheels else f"{name}=={pin}" if pin else name

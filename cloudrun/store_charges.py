@@ -121,9 +121,12 @@ class ChargeStore(StoreFile):
             )
             return sum((Decimal(row[0]) for row in rows), Decimal(0))
 
-    def list_charges(self, *, run: str = "", machine: str = "", open_only: bool = False) -> list[Charge]:
+    def list_charges(
+        self, *, run: str = "", machine: str = "", what: str = "", open_only: bool = False
+    ) -> list[Charge]:
         """In the order in which they were opened."""
-        given = {name: value for name, value in (("run", run), ("machine", machine)) if value}
+        asked = {"run": run, "machine": machine, "what": what}
+        given = {name: value for name, value in asked.items() if value}
         where = " AND ".join(["TRUE", *(f"{name} = ?" for name in given)])
         if open_only:
             where += " AND closed_at IS NULL AND void = 0"

@@ -10,10 +10,9 @@ import signal
 os.environ.setdefault("CLOUDRUN_AZURE_PRICES_URL", "http://127.0.0.1:9/prices")
 
 # A shell in the background leaves Ctrl-C ignored for all that it starts, nohup a hangup; tests need both.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, usual)
 
 
 def pytest_collection_finish() -> None:

@@ -80,9 +80,8 @@ def push_folder(shell: Shell, key: str, folder: Path, name: str, *, progress: Pr
         files.append(file)
     bundle = Bundle(digest_files(files), tuple(files))
     with agentlink.open_verb(shell, f"receive {bundle.digest} {key} {name}") as link:
-        return _send_missing(link, bundle, lambda sha256: places[sha256].open("rb"), progress, SUBMIT_AGAIN)[
-            1
-        ]
+        sent = _send_missing(link, bundle, lambda sha256: places[sha256].open("rb"), progress, SUBMIT_AGAIN)
+        return sent[1]
 
 
 def list_outputs(shell: Shell, key: str, *, prefix: str = "") -> list[BundleFile]:

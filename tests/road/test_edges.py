@@ -7,8 +7,8 @@ from dataclasses import replace
 from decimal import Decimal
 
 import pytest
+from faults import wait_for
 from flaky import FlakyProvider, offer, with_provider
-from waiting import until
 
 from cloudrun import supervise
 from cloudrun.client import Client
@@ -82,7 +82,7 @@ def test_a_preempted_run_goes_on_elsewhere_from_its_checkpoint(client: Client, m
         seen.append(event.data)
         if b"step 3" in b"".join(seen) and not flaky.taken:
             run = client.run("last")
-            until((client.files(run.id).checkpoint / "state.json").exists, bool)
+            wait_for((client.files(run.id).checkpoint / "state.json").exists)
             flaky.take(client.machine(run.machine))
 
     ctx = replace(with_provider(client.context(), flaky), on_event=preempt_once)
